@@ -1,0 +1,43 @@
+# The one door. `make help` lists what is behind it.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+UV := .tools/bin/uv
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format perf proto clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## Install everything into this checkout (.venv), nothing outside it
+
+.venv/.ready: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml tools/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $@")'
+	@test -x $(UV) || { echo "installing uv $(UV_VERSION) into .tools …"; $(PYTHON) -m venv .tools && .tools/bin/pip install -q --disable-pip-version-check uv==$(UV_VERSION); }
+	@echo "installing the workspace into .venv …"
+	@$(UV) sync --frozen --all-packages --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@touch $@
+
+demo: setup ## A cluster in processes: real manifests from admission to allocated devices (KEEP=1, REPORT=file.json)
+	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(REPORT),--report "$(REPORT)")
+
+test: setup ## Unit, property, integration and compat tests
+	@$(BIN)/pytest -q -n 2 --dist loadscope -m "not gpu and not e2e" $(ARGS)
+
+check: setup ## Format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy libs/*/src services/*/src tools/*/src
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+format: setup ## Rewrite the sources in the house format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+perf: setup ## Filter latency through the running services, written to a table
+	@$(BIN)/python -m tests.perf.filter_latency
+
+clean: ## Remove what setup and the tools made
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

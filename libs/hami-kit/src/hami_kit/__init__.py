@@ -1,0 +1,1 @@
+"""The shell that all services share: bus, Kubernetes client and reflectors, telemetry, settings, runner, health."""

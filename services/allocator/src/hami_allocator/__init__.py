@@ -1,0 +1,1 @@
+"""The single writer of device state: decides, reserves, binds, remembers, explains."""

@@ -1,0 +1,1 @@
+"""The node side: discovery, kubelet device plugin, limits, usage."""
