@@ -1,0 +1,81 @@
+"""What was given to a pod, and the life of that gift.
+
+One rule: a life is the table ``TRANSITIONS``; what is not in it cannot happen. One allocation per pod uid.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from hami_model.objects import PodRef
+from hami_model.request import Role
+
+
+class State(StrEnum):
+    """Where an allocation is in its life (explained in docs/explanations/architecture.md)."""
+
+    RESERVED = "RESERVED"
+    BINDING = "BINDING"
+    BOUND = "BOUND"
+    ACTIVE = "ACTIVE"
+    RELEASED = "RELEASED"
+
+
+class Step(StrEnum):
+    """What can happen to an allocation."""
+
+    RESERVED = "Reserved"
+    BIND_SENT = "BindSent"
+    BOUND = "Bound"
+    CONFIRMED = "Confirmed"
+    FOUND_BOUND = "FoundBound"
+    FOUND_CONFIRMED = "FoundConfirmed"
+    RELEASED = "Released"
+
+
+TRANSITIONS: dict[State | None, dict[Step, State]] = {
+    None: {
+        Step.RESERVED: State.RESERVED,
+        Step.BIND_SENT: State.BINDING,
+        Step.FOUND_BOUND: State.BOUND,
+        Step.FOUND_CONFIRMED: State.ACTIVE,
+    },
+    State.RESERVED: {Step.BIND_SENT: State.BINDING, Step.RELEASED: State.RELEASED},
+    State.BINDING: {Step.BOUND: State.BOUND, Step.RELEASED: State.RELEASED},
+    State.BOUND: {Step.CONFIRMED: State.ACTIVE, Step.RELEASED: State.RELEASED},
+    State.ACTIVE: {Step.RELEASED: State.RELEASED},
+    State.RELEASED: {},
+}
+
+
+class Grant(Struct, frozen=True, kw_only=True):
+    """A slice of one card for one container: memory in MiB, cores in percent. ``vendor`` is the common word."""
+
+    uuid: str
+    vendor: str
+    memory: int
+    cores: int
+    index: int | None = None
+    """The card's index on its node; not encoded in annotations, so unknown after a rebuild."""
+    custom: dict[str, object] = field(default_factory=dict)
+
+
+class ContainerGrants(Struct, frozen=True, kw_only=True):
+    """What one container got, in the order in which the cards were taken; empty for a container without devices."""
+
+    name: str
+    role: Role
+    grants: tuple[Grant, ...] = ()
+
+
+class Allocation(Struct, frozen=True, kw_only=True):
+    """Everything one pod holds on one node, one entry per container, init containers first."""
+
+    pod: PodRef
+    node: str
+    containers: tuple[ContainerGrants, ...]
+
+    @property
+    def vendors(self) -> tuple[str, ...]:
+        """Return the words of the vendors granted, in the order of first mention."""
+        return tuple(dict.fromkeys(g.vendor for c in self.containers for g in c.grants))

@@ -1,0 +1,144 @@
+"""What a vendor says: data, and a pure function only where it is truly different.
+
+One rule: everything the core needs of a vendor is a field here; a field that is a function takes the vendor itself first,
+so that names overridden by the device config reach it. Nothing here does I/O, and the core names no vendor.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from hami_model.allocation import Allocation, Grant
+from hami_model.device import Device
+from hami_model.objects import Container, Node, Pod
+from hami_model.request import Demand
+
+if TYPE_CHECKING:
+    from hami_model.checks import Check
+
+
+class ResourceNames(Struct, frozen=True, kw_only=True):
+    """The resource names users write, overridable by the device config; empty = the vendor has none such.
+
+    ``memory_factor``: MiB in one unit of the memory resource (NVIDIA 1, Cambricon 256).
+    """
+
+    count: str
+    memory: str = ""
+    cores: str = ""
+    percentage: str = ""
+    priority: str = ""
+    memory_factor: int = 1
+
+
+class Selectors(Struct, frozen=True, kw_only=True):
+    """The pod annotations that choose or exclude cards by model (substring) and uuid (exact); empty = not read."""
+
+    use_model: str = ""
+    nouse_model: str = ""
+    use_uuid: str = ""
+    nouse_uuid: str = ""
+
+
+class AnnotationKeys(Struct, frozen=True, kw_only=True):
+    """Where a vendor's facts stand on node and pod; empty = none."""
+
+    register: str = ""
+    handshake: str = ""
+    links: str = ""
+    to_allocate: str = ""
+    allocated: str = ""
+
+
+class Lock(Struct, frozen=True):
+    """The node annotation that a vendor's own plugin reads to find its pod. ``owned``: names the pod after the time."""
+
+    key: str
+    owned: bool = True
+
+
+MUTEX_LOCK = Lock("hami.io/mutex.lock")
+"""The lock that most vendors' plugins share: ``<RFC3339>,<namespace>,<pod>``."""
+
+
+class Constraints(Struct, frozen=True, kw_only=True):
+    """What the pod's annotations say about which cards it may have, resolved for one vendor. ``None`` = no constraint."""
+
+    use_models: tuple[str, ...] | None = None
+    nouse_models: tuple[str, ...] | None = None
+    use_uuids: frozenset[str] | None = None
+    nouse_uuids: frozenset[str] | None = None
+    modes: str | None = None
+    """A card passes when its mode is a substring of this text (NVIDIA ``nvidia.com/vgpu-mode``)."""
+    numa_bind: bool = False
+    soft_split: bool = False
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One change that admission makes to the pod. ``container`` None = the pod's spec itself.
+
+    ``limit`` and ``request`` are (resource, value) pairs to set, ``env`` is (name, value) to append.
+    """
+
+    container: str | None = None
+    limit: tuple[str, str] | None = None
+    request: tuple[str, str] | None = None
+    env: tuple[str, str] | None = None
+    runtime_class: str | None = None
+    annotation: tuple[str, str] | None = None
+
+
+class Admitted(Struct, frozen=True, kw_only=True):
+    """A vendor's answer to one container: is it ours, what changes, what the user should be warned of."""
+
+    mine: bool
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A card that passed every check, in walk order, with the grant it would become."""
+
+    device: Device
+    grant: Grant
+    used_slots: int
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """What ``choose`` picked; fewer than asked for means no (``total`` then overrides the count of cards in HAMi's text)."""
+
+    grants: tuple[Grant, ...]
+    total: int | None = None
+
+
+class Vendor(Struct, frozen=True, kw_only=True):
+    """One HAMi back end, keyed by its common word."""
+
+    word: str
+    resources: ResourceNames
+    keys: AnnotationKeys
+    selectors: Selectors = Selectors()
+    lock: Lock | None = None
+    quota_in_fit: bool = True
+    runtime_class: str = ""
+    settings: Struct | None = None
+    """The vendor's own section of the device config, typed by its module."""
+
+    demand: Callable[["Vendor", Container], Demand | None]
+    """Read one container's ask; raise ``BadDemand`` (naming field, value and way out) for one that cannot be read."""
+    admit: Callable[["Vendor", Container, Pod], Admitted]
+    """Say what admission changes; raise ``Denied`` for what HAMi's vendor check refuses."""
+    discover: Callable[["Vendor", Node], tuple[Device, ...]]
+    """Read the node's cards from its annotations or capacity; ``()`` = none; raise ``MalformedInventory``."""
+    constraints: Callable[["Vendor", Pod], Constraints]
+    annotations: Callable[["Vendor", Allocation, Pod], dict[str, str]]
+    """The pod annotations beside the two device lists (``<time>`` values excepted: the caller's clock writes those)."""
+    confirmed: Callable[[Pod], bool]
+    """Say whether the vendor's own plugin has marked the pod as served."""
+    checks: tuple["Check", ...] | None = None
+    """The tuple of checks, in order of priority; None = the shared one."""
+    choose: Callable[["Vendor", Sequence[Candidate], Demand, Constraints], Choice] | None = None
+    """Pick cards among those that passed where placement on a node is special; None = the first ones in walk order."""
+    node_score: Callable[["Vendor", tuple[tuple[Grant, ...], ...]], float] | None = None
+    """Bonus on a node's score for grants by container; None = 0."""
