@@ -39,5 +39,11 @@ format: setup ## Rewrite the sources in the house format
 perf: setup ## Filter latency through the running services, written to a table
 	@$(BIN)/python -m tests.perf.filter_latency
 
+KUBELET := libs/hami-kit/src/hami_kit/kubelet
+proto: setup ## Regenerate the kubelet's gRPC code from its two .proto files
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I libs/hami-kit/src --python_out=libs/hami-kit/src \
+		--grpc_python_out=libs/hami-kit/src --mypy_out=quiet:libs/hami-kit/src --mypy_grpc_out=quiet:libs/hami-kit/src \
+		$(KUBELET)/deviceplugin_v1beta1.proto $(KUBELET)/podresources_v1.proto
+
 clean: ## Remove what setup and the tools made
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
