@@ -1,0 +1,68 @@
+"""One pod's trace as a tree, read from Jaeger's query API.
+
+One rule: a span whose parent never arrived is shown at the root, marked, rather than lost.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import httpx
+from msgspec import Struct
+
+from hamictl.errors import Problem
+
+
+class Branch(Struct, frozen=True, kw_only=True):
+    """A span with those it caused; ``ms`` is its own duration, ``after_ms`` when it began after the trace did."""
+
+    name: str
+    service: str
+    ms: float
+    after_ms: float
+    children: list["Branch"]
+    failed: bool = False
+    orphan: bool = False
+
+
+async def fetch(url: str, trace_id: str) -> list[dict[str, Any]]:
+    """Return the spans of a trace as Jaeger writes them; raise ``Problem`` where there are none."""
+    address = f"{url.rstrip('/')}/api/traces/{trace_id}"
+    try:
+        async with httpx.AsyncClient(timeout=5) as client:
+            answer = await client.get(address)
+    except httpx.HTTPError as e:
+        raise Problem(f"nothing answers at HAMI_TRACES_URL={url} ({e}): start a Jaeger-compatible backend there") from e
+    if answer.status_code == 404:
+        raise Problem(f"no trace {trace_id} at {url}: it may not have arrived yet, or traces are not exported")
+    if answer.status_code != 200:
+        raise Problem(f"{address} answered {answer.status_code}")
+    traces = answer.json()["data"]
+    services = {key: p["serviceName"] for key, p in traces[0]["processes"].items()}
+    return [{**span, "service": services.get(span["processID"], "")} for span in traces[0]["spans"]]
+
+
+def tree(spans: list[dict[str, Any]]) -> list[Branch]:
+    """Order spans into their tree, first started first."""
+    ordered = sorted(spans, key=lambda s: (s["startTime"], s["spanID"]))
+    known = {span["spanID"] for span in ordered}
+    below: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for span in ordered:
+        below[parent if (parent := _parent(span)) in known else ""].append(span)
+    start = ordered[0]["startTime"] if ordered else 0
+
+    def branch(span: dict[str, Any], *, at_root: bool = False) -> Branch:
+        return Branch(
+            name=span["operationName"],
+            service=span["service"],
+            ms=span["duration"] / 1000,
+            after_ms=(span["startTime"] - start) / 1000,
+            children=[branch(child) for child in below.get(span["spanID"], [])],
+            failed=any(tag["key"] == "error" and tag["value"] for tag in span.get("tags", [])),
+            orphan=at_root and bool(_parent(span)),
+        )
+
+    return [branch(span, at_root=True) for span in below[""]]
+
+
+def _parent(span: dict[str, Any]) -> str:
+    return next((str(r["spanID"]) for r in span.get("references", []) if r["refType"] == "CHILD_OF"), "")
