@@ -1,0 +1,140 @@
+"""The whole system as processes, started and stopped as a user would: by environment, one command each.
+
+One rule: whatever was started here is stopped here, the last first; a process that dies early says so with the end of
+its own log. Used by the demo, by the tests over HTTP and by the benchmarks.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from msgspec import Struct
+
+BIN = Path(sys.executable).parent
+"""Where the console commands of this environment stand."""
+
+STOP_GRACE = 8.0
+"""Seconds between the polite and the impolite signal."""
+
+
+class ProcessFailedError(Exception):
+    """A process ended, or did not get ready; the text holds the end of its log."""
+
+
+class Spec(Struct, frozen=True, kw_only=True):
+    """One process: its name, its command, what it adds to the environment, and the address that answers 200 once it is ready."""
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str] = {}
+    ready_url: str = ""
+
+
+class Running:
+    """A started process with its log."""
+
+    def __init__(self, spec: Spec, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.spec = spec
+        self.pid = process.pid
+        self._process = process
+        self._log = log
+
+    def log_tail(self, lines: int = 15) -> str:
+        """Return the end of what the process printed."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+    async def wait_ready(self, deadline: float) -> None:
+        """Wait until the process says that it is ready; raise ``ProcessFailedError`` when it ends or takes too long."""
+        try:
+            async with asyncio.timeout(deadline):
+                while not await self._is_ready():
+                    if self._process.returncode is not None:
+                        raise ProcessFailedError(
+                            f"{self.spec.name} ended with {self._process.returncode}:\n{self.log_tail()}"
+                        )
+                    await asyncio.sleep(0.05)
+        except TimeoutError as e:
+            raise ProcessFailedError(f"{self.spec.name} was not ready within {deadline:g} s:\n{self.log_tail()}") from e
+
+    async def _is_ready(self) -> bool:
+        if not self.spec.ready_url:
+            return True
+        try:
+            async with httpx.AsyncClient(timeout=1, trust_env=False) as client:
+                return (await client.get(self.spec.ready_url)).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def kill(self) -> None:
+        """End the process at once, as a crash would."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def stop(self) -> None:
+        """Ask the process to stop, then make it."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(STOP_GRACE):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+        await self._process.wait()
+
+
+class Processes:
+    """All processes of one run; their logs stand in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: list[Running] = []
+
+    async def start(self, spec: Spec) -> Running:
+        """Start one process without waiting for it."""
+        log = self.folder / f"{spec.name}.log"
+        with log.open("ab") as out:
+            process = await asyncio.create_subprocess_exec(
+                *spec.command,
+                env={**_inherited(), **spec.env},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        running = Running(spec, process, log)
+        self.running.append(running)
+        return running
+
+    async def stop_all(self) -> None:
+        """Stop everything, the last started first, those of one kind together."""
+        while self.running:
+            await self.running.pop().stop()
+
+
+def _inherited() -> dict[str, str]:
+    """Pass on the environment less what would configure our services from outside."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("HAMI_", "OTEL_", "KUBECONFIG"))}
+
+
+def free_port() -> int:
+    """Return a port of the loopback that is free right now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def processes(folder: Path) -> AsyncIterator[Processes]:
+    """Run processes for the length of a block."""
+    all_of_them = Processes(folder)
+    try:
+        yield all_of_them
+    finally:
+        await all_of_them.stop_all()
