@@ -28,7 +28,7 @@ class ProcessFailedError(Exception):
 
 
 class Spec(Struct, frozen=True, kw_only=True):
-    """One process: its name, its command, what it adds to the environment, and the address that answers 200 once it is ready."""
+    """One process: its name, its command, its additions to the environment, where it answers 200 once it is ready."""
 
     name: str
     command: Sequence[str]
