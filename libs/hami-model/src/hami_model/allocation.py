@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from hami_model.errors import InvariantError
 from hami_model.objects import PodRef
 from hami_model.request import Role
 
@@ -46,6 +47,27 @@ TRANSITIONS: dict[State | None, dict[Step, State]] = {
     State.ACTIVE: {Step.RELEASED: State.RELEASED},
     State.RELEASED: {},
 }
+
+LEADS_TO: dict[Step, State] = {step: state for row in TRANSITIONS.values() for step, state in row.items()}
+"""Where each step ends up; the table has one answer per step, whatever row it stands in."""
+
+
+def advance(state: State | None, step: Step) -> State:
+    """Return the state after a step; raise ``InvariantError`` for what the table does not have."""
+    following = TRANSITIONS[state].get(step)
+    if following is None:
+        raise InvariantError(f"an allocation in state {state or 'none'} cannot take the step {step}")
+    return following
+
+
+def is_committed(state: State) -> bool:
+    """Say whether a Binding may be on its way or has landed: no filter may touch this allocation any more."""
+    return state in (State.BINDING, State.BOUND, State.ACTIVE)
+
+
+def is_bound(state: State) -> bool:
+    """Say whether the API server holds this allocation: what a restart finds again."""
+    return state in (State.BOUND, State.ACTIVE)
 
 
 class Grant(Struct, frozen=True, kw_only=True):

@@ -25,5 +25,9 @@ class MalformedAllocation(DomainError):
     """A pod's device annotation cannot be read."""
 
 
+class BadMessage(DomainError):
+    """A message of the bus is not what its type says; names the message and the field."""
+
+
 class InvariantError(HamiError):
     """Our own books contradict themselves."""

@@ -1,0 +1,111 @@
+"""What a pod costs: per card, the slots, memory and cores that nobody else may have.
+
+One rule: it reads the allocation and the Pod object alone, so a restart computes the same number. Containers run beside
+each other and are added up; ordinary init containers run one after the other and the largest counts, together with the
+sidecars started before it.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct, structs
+
+from hami_model.allocation import Allocation, ContainerGrants, Grant
+from hami_model.objects import Container, ContainerStatus, Pod
+from hami_model.request import Role
+
+Card = tuple[str, str]
+"""(vendor word, uuid): a card within its node."""
+
+
+class Charge(Struct, frozen=True, kw_only=True):
+    """What is booked on one card: slots, memory in MiB, cores in percent.
+
+    ``parts`` are the vendor's own facts of each slice (``Grant.custom``), such as MIG placements; the hardware keeps a
+    slice until the pod ends, so those of init containers stay.
+    """
+
+    slots: int = 0
+    memory: int = 0
+    cores: int = 0
+    parts: tuple[dict[str, object], ...] = ()
+
+    def __add__(self, other: "Charge") -> "Charge":
+        return Charge(
+            slots=self.slots + other.slots,
+            memory=self.memory + other.memory,
+            cores=self.cores + other.cores,
+        )
+
+    def __or__(self, other: "Charge") -> "Charge":
+        """Return the larger of each number: what suffices for both, one after the other."""
+        return Charge(
+            slots=max(self.slots, other.slots),
+            memory=max(self.memory, other.memory),
+            cores=max(self.cores, other.cores),
+        )
+
+
+Charges = Mapping[Card, Charge]
+NOTHING = Charge()
+
+
+def charge(allocation: Allocation, pod: Pod) -> dict[Card, Charge]:
+    """Return what the allocation costs on each card, given how far the pod's init containers are."""
+    running = _together(c for c in allocation.containers if c.role is not Role.INIT)
+    starting = {} if has_initialised(pod) else _largest_start(allocation.containers)
+    parts = _parts(allocation)
+    return {
+        card: structs.replace(starting.get(card, NOTHING) | running.get(card, NOTHING), parts=parts.get(card, ()))
+        for card in dict.fromkeys([*starting, *running, *parts])
+    }
+
+
+def has_initialised(pod: Pod) -> bool:
+    """Say whether every ordinary init container has ended with 0; a sidecar never counts, it has no end to wait for."""
+    statuses = {s.name: s for s in pod.status.init_container_statuses or ()}
+    return all(_ended_well(c, statuses) for c in pod.init_containers if not c.is_sidecar)
+
+
+def _ended_well(container: Container, statuses: Mapping[str, ContainerStatus]) -> bool:
+    status = statuses.get(container.name)
+    ended = status.state.terminated if status and status.state else None
+    return ended is not None and ended.exit_code == 0
+
+
+def _largest_start(containers: Iterable[ContainerGrants]) -> dict[Card, Charge]:
+    """Return the largest of (ordinary init container i + sidecars started before i) for each card."""
+    largest: dict[Card, Charge] = {}
+    sidecars: list[ContainerGrants] = []
+    for container in containers:
+        if container.role is Role.SIDECAR:
+            sidecars.append(container)
+        elif container.role is Role.INIT:
+            for card, cost in _together([container, *sidecars]).items():
+                largest[card] = largest.get(card, NOTHING) | cost
+    return largest
+
+
+def _together(containers: Iterable[ContainerGrants]) -> dict[Card, Charge]:
+    total: dict[Card, Charge] = {}
+    for container in containers:
+        for card, cost in _of_container(container).items():
+            total[card] = total.get(card, NOTHING) + cost
+    return total
+
+
+def _of_container(container: ContainerGrants) -> dict[Card, Charge]:
+    """Return one container's cost. HAMi compat: an init container takes one slot of a card it names twice."""
+    total: dict[Card, Charge] = {}
+    for grant in container.grants:
+        before = total.get((grant.vendor, grant.uuid), NOTHING)
+        slots = 1 if container.role is Role.INIT else before.slots + 1
+        total[(grant.vendor, grant.uuid)] = Charge(
+            slots=slots, memory=before.memory + grant.memory, cores=before.cores + grant.cores
+        )
+    return total
+
+
+def _parts(allocation: Allocation) -> dict[Card, tuple[dict[str, object], ...]]:
+    grants: list[Grant] = [g for c in allocation.containers for g in c.grants if g.custom]
+    cards = dict.fromkeys((g.vendor, g.uuid) for g in grants)
+    return {card: tuple(g.custom for g in grants if (g.vendor, g.uuid) == card) for card in cards}
