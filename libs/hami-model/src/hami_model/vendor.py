@@ -1,7 +1,7 @@
 """What a vendor says: data, and a pure function only where it is truly different.
 
-One rule: everything the core needs of a vendor is a field here; a field that is a function takes the vendor itself first,
-so that names overridden by the device config reach it. Nothing here does I/O, and the core names no vendor.
+One rule: everything the core needs of a vendor is a field here; a field that is a function takes the vendor itself
+first, so that names overridden by the device config reach it. Nothing here does I/O, and the core names no vendor.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,6 +49,8 @@ class AnnotationKeys(Struct, frozen=True, kw_only=True):
     links: str = ""
     to_allocate: str = ""
     allocated: str = ""
+    cordon: str = ""
+    """On the node: uuids that take no new pods."""
 
 
 class Lock(Struct, frozen=True):
@@ -62,8 +64,12 @@ MUTEX_LOCK = Lock("hami.io/mutex.lock")
 """The lock that most vendors' plugins share: ``<RFC3339>,<namespace>,<pod>``."""
 
 
+NOW = "<time>"
+"""Stands for the present in what ``Vendor.annotations`` returns; the model has no clock."""
+
+
 class Constraints(Struct, frozen=True, kw_only=True):
-    """What the pod's annotations say about which cards it may have, resolved for one vendor. ``None`` = no constraint."""
+    """What the pod's annotations say about which cards it may have, for one vendor. ``None`` = no constraint."""
 
     use_models: tuple[str, ...] | None = None
     nouse_models: tuple[str, ...] | None = None
@@ -73,12 +79,23 @@ class Constraints(Struct, frozen=True, kw_only=True):
     """A card passes when its mode is a substring of this text (NVIDIA ``nvidia.com/vgpu-mode``)."""
     numa_bind: bool = False
     soft_split: bool = False
+    card_policies: frozenset[str] = frozenset()
+    """The words of the card policy in force; filled in by the core, since the process has a default."""
+
+
+class NodeMarks(Struct, frozen=True, kw_only=True):
+    """What a node's annotations say about one vendor's cards beside the inventory."""
+
+    cordoned: frozenset[str] = frozenset()
+    """Cards that take no new pods."""
+    soft_split: bool = False
+    """The node serves pods that ask for a soft split (``Constraints.soft_split``)."""
 
 
 class Change(Struct, frozen=True, kw_only=True):
     """One change that admission makes to the pod. ``container`` None = the pod's spec itself.
 
-    ``limit`` and ``request`` are (resource, value) pairs to set, ``env`` is (name, value) to append.
+    ``limit`` and ``request`` are (resource, value) pairs to set; ``env`` is (name, value) to set, appended when absent.
     """
 
     container: str | None = None
@@ -87,6 +104,7 @@ class Change(Struct, frozen=True, kw_only=True):
     env: tuple[str, str] | None = None
     runtime_class: str | None = None
     annotation: tuple[str, str] | None = None
+    scheduler: str | None = None
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
@@ -106,10 +124,14 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
 
 class Choice(Struct, frozen=True, kw_only=True):
-    """What ``choose`` picked; fewer than asked for means no (``total`` then overrides the count of cards in HAMi's text)."""
+    """What a picker took; fewer than asked for means no, and ``total`` then stands for the cards in HAMi's text."""
 
     grants: tuple[Grant, ...]
     total: int | None = None
+
+
+Picker = Callable[[Sequence[Candidate]], Choice]
+"""Picks cards for one demand among all cards of a node that passed every check."""
 
 
 class Vendor(Struct, frozen=True, kw_only=True):
@@ -133,12 +155,18 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """Read the node's cards from its annotations or capacity; ``()`` = none; raise ``MalformedInventory``."""
     constraints: Callable[["Vendor", Pod], Constraints]
     annotations: Callable[["Vendor", Allocation, Pod], dict[str, str]]
-    """The pod annotations beside the two device lists (``<time>`` values excepted: the caller's clock writes those)."""
+    """The pod annotations beside the two device lists; a value ``NOW`` stands for the unix seconds of the caller's clock."""
     confirmed: Callable[[Pod], bool]
     """Say whether the vendor's own plugin has marked the pod as served."""
+    soft_split: Callable[["Vendor", Node], bool] | None = None
+    """Say whether a node takes pods that split cards in software; None = the vendor makes no such difference."""
     checks: tuple["Check", ...] | None = None
     """The tuple of checks, in order of priority; None = the shared one."""
-    choose: Callable[["Vendor", Sequence[Candidate], Demand, Constraints], Choice] | None = None
-    """Pick cards among those that passed where placement on a node is special; None = the first ones in walk order."""
+    choose: Callable[["Vendor", Demand, Constraints], Picker | None] | None = None
+    """Return how to pick cards for a demand whose place on a node is special; None = the first ones in walk order."""
     node_score: Callable[["Vendor", tuple[tuple[Grant, ...], ...]], float] | None = None
     """Bonus on a node's score for grants by container; None = 0."""
+    best_bonus: float = 0.0
+    """The most that ``node_score`` gives for one container: how far the search for the best node must look."""
+    node_marks: Callable[["Vendor", Node], NodeMarks] | None = None
+    """Read what the node's annotations say beside the inventory; None = nothing."""
