@@ -75,6 +75,11 @@ class Fleet:
         """Return what is booked on the node, on cards that are not there at present too."""
         return self._booked.get(node, {})
 
+    @property
+    def uses(self) -> Mapping[str, Mapping[Card, Charge]]:
+        """Return what is booked on every node, as ``use`` does on one."""
+        return self._booked
+
     def drift(self, node: str) -> Mapping[Card, Charge]:
         """Return what is booked on cards that the node does not list."""
         here = {(device.vendor, device.id) for device in self.devices(node)}

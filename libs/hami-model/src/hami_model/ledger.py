@@ -4,13 +4,13 @@ One rule: only ``apply`` changes anything, and an event told twice changes nothi
 quotas are booked in the same step. Knows no clock, no API, and decides nothing.
 """
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import structs
 
 from hami_model.allocation import LEADS_TO, Allocation, State, advance
-from hami_model.charge import Card, Charge, Charges, charge
+from hami_model.audit import Discrepancy, NodeUses, QuotaUses, audit
+from hami_model.charge import Charges, charge
 from hami_model.errors import InvariantError
 from hami_model.life import BindSent, Entry, Event, Extended, FoundBound, Released, Reserved, Seen, Transition
 from hami_model.objects import Pod
@@ -25,8 +25,9 @@ class CardBooks(Protocol):
     def discharge(self, node: str, charges: Charges) -> None:
         """Take back what ``charge`` added."""
 
-    def use(self, node: str) -> Mapping[Card, Charge]:
-        """Return what is used on the node, cards that are not there at present included."""
+    @property
+    def uses(self) -> NodeUses:
+        """Return what is booked on every node, on cards that are not there at present too."""
 
 
 class QuotaBooks(Protocol):
@@ -37,6 +38,10 @@ class QuotaBooks(Protocol):
 
     def discharge(self, namespace: str, charges: Charges) -> None:
         """Take back what ``charge`` added."""
+
+    @property
+    def uses(self) -> QuotaUses:
+        """Return what every namespace uses of every vendor."""
 
 
 class Ledger:
@@ -92,6 +97,10 @@ class Ledger:
                 return self._enter(event)
             case _:
                 return self._move(entry, event)
+
+    def audit(self) -> tuple[Discrepancy, ...]:
+        """Compare what is booked with what the allocations add up to; empty = the books are right."""
+        return audit(self._entries.values(), self._fleet.uses, self._quotas.uses)
 
     def _enter(self, event: Reserved | FoundBound | BindSent) -> Entry:
         if event.pod is None or event.allocation is None:

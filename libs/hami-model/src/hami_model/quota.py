@@ -94,6 +94,11 @@ class Quotas:
         """Return the namespaces that have a limit or use something."""
         return tuple(dict.fromkeys([*self._hard, *self._used]))
 
+    @property
+    def uses(self) -> Mapping[tuple[str, str], tuple[int, int]]:
+        """Return what is used by (namespace, vendor word), as ``used`` does of one."""
+        return {(namespace, word): used for namespace, words in self._used.items() for word, used in words.items()}
+
     def charge(self, namespace: str, charges: Charges) -> None:
         """Add to what the namespace uses."""
         for (word, _), more in charges.items():

@@ -1,0 +1,160 @@
+"""What a bound pod holds, by its own annotations, and how far they are believed.
+
+One rule: usage is read only for the node the pod runs on, is never negative and never more than the pod's own
+containers ask for. What cannot be read is charged on every card of that vendor there: too much, rather than a card given twice.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import assert_never
+
+from msgspec import Struct, structs
+
+from hami_model.allocation import Allocation, ContainerGrants, Grant
+from hami_model.annotations import NODE, decode_pod
+from hami_model.catalog import Catalog
+from hami_model.demands import pod_demand
+from hami_model.device import Device
+from hami_model.errors import BadDemand, MalformedAllocation
+from hami_model.objects import Pod, PodRef
+from hami_model.request import ContainerDemand, Demand, Exactly, Percent, PodDemand, Whole, asks_for_devices, vendors_of
+
+Positions = tuple[tuple[Grant, ...], ...]
+"""The grants of one vendor, by position of the container, init containers first."""
+
+
+class Holding(Struct, frozen=True, kw_only=True):
+    """What a pod holds. ``complaints``: a sentence for each annotation that was not believed as it stands."""
+
+    allocation: Allocation
+    everywhere: PodDemand = ()
+    complaints: tuple[str, ...] = ()
+
+
+class NotHeld(Struct, frozen=True, kw_only=True):
+    """A bound pod asks for devices, and nothing says which it got. ``complaint``: its demand itself cannot be read."""
+
+    vendors: tuple[str, ...] = ()
+    complaint: str = ""
+
+
+def holding(pod: Pod, catalog: Catalog, devices: Sequence[Device]) -> Holding | NotHeld | None:
+    """Read what a bound pod holds of its node's ``devices``; ``None`` when it asks for nothing."""
+    try:
+        demand = pod_demand(pod, catalog)
+    except BadDemand as error:
+        return NotHeld(complaint=str(error))
+    if not asks_for_devices(demand):
+        return None
+    if not _is_allocated(pod, catalog, demand):
+        return NotHeld(vendors=vendors_of(demand))
+    return _believed(pod, catalog, demand, devices)
+
+
+def _believed(pod: Pod, catalog: Catalog, demand: PodDemand, devices: Sequence[Device]) -> Holding:
+    complaints: list[str] = []
+    positions: list[Positions] = []
+    unread: set[str] = set()
+    for word in vendors_of(demand):
+        claim = _Claim(word=word, key=catalog.by_word(word).keys.allocated, pod=PodRef.of(pod))
+        try:
+            positions.append(_read(claim, pod, demand, devices, complaints))
+        except MalformedAllocation as error:
+            complaints.append(f"{error}: every card of {word} on {pod.spec.node_name} is held until the pod ends")
+            unread.add(word)
+    known = Allocation(
+        pod=PodRef.of(pod),
+        node=pod.spec.node_name or "",
+        containers=tuple(_merge(c, [p[i] for p in positions]) for i, c in enumerate(demand)),
+    )
+    everywhere = tuple(structs.replace(c, demands=tuple(d for d in c.demands if d.vendor in unread)) for c in demand)
+    return Holding(
+        allocation=spread(known, everywhere, devices),
+        everywhere=everywhere if unread else (),
+        complaints=tuple(complaints),
+    )
+
+
+def spread(allocation: Allocation, everywhere: PodDemand, devices: Sequence[Device]) -> Allocation:
+    """Add the full demand of ``everywhere`` on every card that the allocation does not name yet."""
+    containers = tuple(
+        structs.replace(had, grants=had.grants + tuple(_missing(had, wanted.demands, devices)))
+        for had, wanted in zip(allocation.containers, everywhere, strict=True)
+    )
+    return structs.replace(allocation, containers=containers)
+
+
+def _is_allocated(pod: Pod, catalog: Catalog, demand: PodDemand) -> bool:
+    """Say whether the annotations speak of this node and of any vendor that the pod asks for."""
+    if pod.annotations.get(NODE, pod.spec.node_name) != pod.spec.node_name:
+        return False
+    texts = [pod.annotations.get(catalog.by_word(word).keys.allocated, "") for word in vendors_of(demand)]
+    return any(text.strip(";: ") for text in texts)
+
+
+class _Claim(Struct, frozen=True, kw_only=True):
+    """Which annotation of which pod is read for which vendor."""
+
+    word: str
+    key: str
+    pod: PodRef
+
+    def __str__(self) -> str:
+        return f"annotation {self.key} of pod {self.pod}"
+
+
+def _read(claim: _Claim, pod: Pod, demand: PodDemand, devices: Sequence[Device], complaints: list[str]) -> Positions:
+    """Read one vendor's grants by position; raise ``MalformedAllocation`` unless they are as many as asked for."""
+    asks = [next((d for d in c.demands if d.vendor == claim.word), None) for c in demand]
+    read = decode_pod(pod.annotations.get(claim.key, ""), claim.word, pod, asking=[ask is not None for ask in asks])
+    cards = {d.id: d for d in devices if d.vendor == claim.word}
+    believed: list[tuple[Grant, ...]] = []
+    for container, ask, grants in zip(demand, asks, read, strict=True):
+        count = ask.count if ask else 0
+        if len(grants) != count:
+            raise MalformedAllocation(
+                f"{claim} gives container {container.name} {len(grants)} cards instead of {count}"
+            )
+        believed.append(tuple(_within(claim, g, ask, cards.get(g.uuid), complaints) for g in grants if ask))
+    return tuple(believed)
+
+
+def _within(claim: _Claim, grant: Grant, ask: Demand, card: Device | None, complaints: list[str]) -> Grant:
+    """Return the grant, cut to what was asked for."""
+    memory, cores = _most(ask, card, grant)
+    if grant.memory <= memory and grant.cores <= cores:
+        return grant
+    complaints.append(
+        f"{claim} gives {grant.memory} MiB and {grant.cores} % of {grant.uuid} where the pod asks for {memory} MiB "
+        f"and {cores} %: no more than that is counted"
+    )
+    return structs.replace(grant, memory=min(grant.memory, memory), cores=min(grant.cores, cores))
+
+
+def _most(ask: Demand, card: Device | None, grant: Grant) -> tuple[int, int]:
+    """Return the memory and cores that the ask can have led to; a partition may be larger than the ask."""
+    whole = card.memory if card else grant.memory
+    if card and card.mig_profiles:
+        return whole, max(card.cores, 100)
+    match ask.memory:
+        case Exactly(mib):
+            return mib, ask.cores
+        case Percent(percent):
+            return whole * percent // 100 if card else whole, ask.cores
+        case Whole():
+            return whole, ask.cores
+        case _:
+            assert_never(ask.memory)
+
+
+def _merge(container: ContainerDemand, vendors: Sequence[tuple[Grant, ...]]) -> ContainerGrants:
+    return ContainerGrants(name=container.name, role=container.role, grants=tuple(g for gs in vendors for g in gs))
+
+
+def _missing(had: ContainerGrants, demands: Sequence[Demand], devices: Sequence[Device]) -> Iterator[Grant]:
+    named = {(g.vendor, g.uuid) for g in had.grants}
+    for ask in demands:
+        for card in devices:
+            if card.vendor == ask.vendor and (card.vendor, card.id) not in named:
+                bare = Grant(uuid=card.id, vendor=card.vendor, memory=card.memory, cores=card.cores)
+                memory, cores = _most(ask, card, bare)
+                yield structs.replace(bare, memory=memory, cores=cores)
