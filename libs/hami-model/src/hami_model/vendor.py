@@ -155,7 +155,7 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """Read the node's cards from its annotations or capacity; ``()`` = none; raise ``MalformedInventory``."""
     constraints: Callable[["Vendor", Pod], Constraints]
     annotations: Callable[["Vendor", Allocation, Pod], dict[str, str]]
-    """The pod annotations beside the two device lists; a value ``NOW`` stands for the unix seconds of the caller's clock."""
+    """The pod annotations beside the two device lists; ``NOW`` stands for the caller's unix seconds."""
     confirmed: Callable[[Pod], bool]
     """Say whether the vendor's own plugin has marked the pod as served."""
     soft_split: Callable[["Vendor", Node], bool] | None = None

@@ -1,0 +1,156 @@
+"""The pod annotations that say who got what: HAMi's strings <-> ``Allocation``.
+
+One rule: written exactly as HAMi's plugins read them, one group per container; read tolerantly, because HAMi itself
+leaves out groups and adds others at the end. Values that make no sense are refused, never bent.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from hami_model.allocation import Allocation, ContainerGrants, Grant
+from hami_model.catalog import Catalog
+from hami_model.demands import pod_demand, with_roles
+from hami_model.errors import BadDemand, DomainError, MalformedAllocation
+from hami_model.objects import Pod, PodRef
+from hami_model.register import decode_links, decode_register, encode_links, encode_register
+from hami_model.units import INT32_MAX
+from hami_model.vendor import NOW, Vendor
+
+__all__ = [
+    "BIND_PHASE", "BIND_TIME", "NODE", "SUCCESS", "TIME", "allocation_annotations", "check_size", "decode_links",
+    "decode_pod", "decode_register", "encode_links", "encode_pod", "encode_register", "is_served", "read_allocation",
+]  # fmt: skip
+
+NODE = "hami.io/vgpu-node"
+TIME = "hami.io/vgpu-time"
+BIND_PHASE = "hami.io/bind-phase"
+BIND_TIME = "hami.io/bind-time"
+ALLOCATING = "allocating"
+SUCCESS = "success"
+
+MOST_BYTES = 256 * 1024
+"""What the API server allows all annotations of an object together."""
+
+_FIELDS = 4
+_NUMBER = re.compile(r"\d{1,10}")
+_KEY = re.compile(
+    r"(?:(?P<prefix>[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)/)?(?P<name>[a-z0-9](?:[-_.a-z0-9]{0,61}[a-z0-9])?)"
+)
+
+
+def encode_pod(containers: Sequence[ContainerGrants], word: str) -> str:
+    """Write one vendor's grants: ``uuid,word,MiB,percent:`` each, ``;`` after every container, also one without any."""
+    return "".join(
+        "".join(f"{g.uuid},{word},{g.memory},{g.cores}:" for g in c.grants if g.vendor == word) + ";"
+        for c in containers
+    )
+
+
+def decode_pod(
+    text: str, word: str, pod: Pod, *, asking: Sequence[bool] | None = None
+) -> tuple[tuple[Grant, ...], ...]:
+    """Read one vendor's grants, one tuple per container of the pod; raise ``MalformedAllocation``.
+
+    HAMi compat: HAMi leaves out groups of containers without devices (spec IDX-1). ``asking`` says which containers ask
+    for this vendor; where the groups cannot stand as written but are as many as the asking containers, those get them.
+    """
+    groups = [_group(group, word) for group in text.split(";")]
+    while groups and not groups[-1]:
+        groups.pop()
+    size = len(pod.all_containers)
+    asking = [True] * size if asking is None else asking
+    filled = [at for at, group in enumerate(groups) if group]
+    if len(groups) <= size and all(asking[at] for at in filled):
+        return tuple(groups[at] if at < len(groups) else () for at in range(size))
+    places = [at for at, asks in enumerate(asking) if asks]
+    if len(places) != len(filled):
+        raise MalformedAllocation(
+            f"{text!r} gives {word} devices to {len(filled)} containers, {len(places)} ask for them"
+        )
+    moved = {place: groups[at] for place, at in zip(places, filled, strict=True)}
+    return tuple(moved.get(at, ()) for at in range(size))
+
+
+def allocation_annotations(catalog: Catalog, allocation: Allocation, pod: Pod, *, now: float) -> dict[str, str]:
+    """Return everything that HAMi writes for this allocation at filter and bind, at the wall-clock second ``now``."""
+    written = {NODE: allocation.node, TIME: NOW, BIND_PHASE: ALLOCATING, BIND_TIME: NOW}
+    for word in allocation.vendors:
+        vendor = catalog.by_word(word)
+        text = encode_pod(allocation.containers, word)
+        written |= {key: text for key in (vendor.keys.to_allocate, vendor.keys.allocated) if key}
+        written |= vendor.annotations(vendor, allocation, pod)
+    return {key: str(int(now)) if value == NOW else value for key, value in written.items()}
+
+
+def read_allocation(catalog: Catalog, pod: Pod) -> Allocation | None:
+    """Read what a bound pod holds from its ``*-allocated`` annotations; None when it is unbound or holds nothing.
+
+    Raise ``MalformedAllocation`` for an annotation that cannot be read.
+    """
+    if not pod.spec.node_name:
+        return None
+    grants: list[tuple[Grant, ...]] = [() for _ in pod.all_containers]
+    for vendor in catalog.vendors:
+        text = pod.annotations.get(vendor.keys.allocated)
+        if text is not None:
+            read = decode_pod(text, vendor.word, pod, asking=_asking(catalog, pod, vendor))
+            grants = [before + more for before, more in zip(grants, read, strict=True)]
+    if not any(grants):
+        return None
+    containers = tuple(
+        ContainerGrants(name=container.name, role=role, grants=given)
+        for (container, role), given in zip(with_roles(pod), grants, strict=True)
+    )
+    return Allocation(pod=PodRef.of(pod), node=pod.spec.node_name, containers=containers)
+
+
+def is_served(pod: Pod) -> bool:
+    """Say whether a device plugin has marked the pod as served: ``hami.io/bind-phase: success``."""
+    return pod.annotations.get(BIND_PHASE) == SUCCESS
+
+
+def check_size(present: Mapping[str, str], added: Mapping[str, str]) -> None:
+    """Refuse annotations that the API server would refuse; a Binding merges them into the pod unchecked.
+
+    Raise ``DomainError`` naming the key, or the size, that is wrong.
+    """
+    for key in added:
+        match = _KEY.fullmatch(key.lower())
+        if match is None or ".." in (match["prefix"] or ""):
+            raise DomainError(
+                f"annotation key {key!r} is no Kubernetes name: check the common word in the device config"
+            )
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in {**present, **added}.items())
+    if size > MOST_BYTES:
+        raise DomainError(
+            f"the pod's annotations would take {size} bytes, more than the {MOST_BYTES} allowed: shorten its own"
+        )
+
+
+def _asking(catalog: Catalog, pod: Pod, vendor: Vendor) -> list[bool] | None:
+    """Say which containers ask for the vendor; None when their demands cannot be read."""
+    try:
+        demand = pod_demand(pod, catalog)
+    except BadDemand:
+        return None
+    asking = [any(d.vendor == vendor.word for d in container.demands) for container in demand]
+    return asking if any(asking) else None
+
+
+def _group(text: str, word: str) -> tuple[Grant, ...]:
+    # HAMi compat: a segment without a comma is skipped.
+    return tuple(_grant(segment, word) for segment in text.split(":") if "," in segment)
+
+
+def _grant(segment: str, word: str) -> Grant:
+    fields = segment.split(",")
+    if len(fields) < _FIELDS or not fields[0]:
+        raise MalformedAllocation(f"{segment!r} is no device: expected uuid,{word},MiB,percent")
+    if not _NUMBER.fullmatch(fields[2]) or not _NUMBER.fullmatch(fields[3]):
+        raise MalformedAllocation(
+            f"{segment!r} has memory {fields[2]!r} and cores {fields[3]!r}: expected whole numbers"
+        )
+    memory, cores = int(fields[2]), int(fields[3])
+    if max(memory, cores) > INT32_MAX:
+        raise MalformedAllocation(f"{segment!r} has a number above {INT32_MAX}")
+    return Grant(uuid=fields[0], vendor=word, memory=memory, cores=cores)

@@ -1,0 +1,160 @@
+"""HAMi's device-config.yaml as values.
+
+One rule: an absent key has HAMi's zero value, so that a file means here what it means there; the chart's defaults apply
+only where there is no file at all. Reading YAML is the caller's business.
+"""
+
+import msgspec
+from msgspec import Struct, field
+
+from hami_model.defaults import DEVICE_CONFIG
+from hami_model.errors import DomainError
+
+
+class Names(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The resource names of one simple vendor; several of one vendor's chips carry their common word."""
+
+    chip_name: str = ""
+    common_word: str = ""
+    resource_count_name: str = ""
+    resource_memory_name: str = ""
+    resource_core_name: str = ""
+    memory_factor: int = 0
+
+
+class MigModels(Struct, frozen=True, kw_only=True):
+    """Which MIG profiles cards may be cut into, by model name."""
+
+    models: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+
+
+class Nvidia(Names, frozen=True, kw_only=True, rename="camel"):
+    """The section ``nvidia``; what the device plugin alone reads is kept for the node agent."""
+
+    resource_memory_percentage_name: str = ""
+    resource_priority_name: str = ""
+    overwrite_env: bool = False
+    default_memory: int = 0
+    default_cores: int = 0
+    default_count: int = field(default=0, name="defaultGPUNum")
+    disable_core_limit: bool = False
+    gpu_core_policy: str = ""
+    runtime_class_name: str = ""
+    device_split_count: int = 0
+    device_memory_scaling: float = 0
+    device_core_scaling: float = 0
+    pre_configured_device_memory: int = 0
+    enable_numa_topology: bool = False
+    lib_cuda_log_level: int | str = 0
+    mig_profile_allowlist: tuple[MigModels, ...] = ()
+
+
+class Template(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One size that an Ascend card can be cut into; memory in MiB."""
+
+    name: str
+    memory: int
+    ai_core: int = 0
+    ai_cpu: int = field(default=0, name="aiCPU")
+
+
+class Chip(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One Ascend chip; memory in MiB."""
+
+    common_word: str
+    chip_name: str = ""
+    resource_name: str = ""
+    resource_memory_name: str = ""
+    resource_core_name: str = ""
+    memory_allocatable: int = 0
+    memory_capacity: int = 0
+    memory_factor: int = 0
+    ai_core: int = 0
+    ai_cpu: int = field(default=0, name="aiCPU")
+    runtime_class_name: str = ""
+    overwrite_env: bool = False
+    super_pod: bool = False
+    templates: tuple[Template, ...] = ()
+
+
+class Vnpus(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The section ``vnpus``: every Ascend chip, and whether nodes split them in software unless they say otherwise."""
+
+    hami_vnpu_core: bool = False
+    configs: tuple[Chip, ...] = ()
+
+
+class Metax(Names, frozen=True, kw_only=True, rename="camel"):
+    """The section ``metax``: whole cards, and sGPUs by the names with a V."""
+
+    resource_v_count_name: str = field(default="", name="resourceVCountName")
+    resource_v_memory_name: str = field(default="", name="resourceVMemoryName")
+    resource_v_core_name: str = field(default="", name="resourceVCoreName")
+    sgpu_topology_aware: bool = False
+
+
+class Enflame(Struct, frozen=True, kw_only=True):
+    """The section ``enflame``: whole cards, and DRS slices of them."""
+
+    count: str = field(default="", name="resourceNameGCU")
+    drs_count: str = field(default="", name="resourceNameDRSGCU")
+    memory: str = field(default="", name="resourceNameGCUMemory")
+    cores: str = field(default="", name="resourceNameGCUCore")
+
+
+class Kunlun(Struct, frozen=True, kw_only=True):
+    """The section ``kunlun``: whole cards, and vXPUs."""
+
+    count: str = field(default="", name="resourceCountName")
+    virtual_count: str = field(default="", name="resourceVCountName")
+    virtual_memory: str = field(default="", name="resourceVMemoryName")
+
+
+class DeviceConfig(Struct, frozen=True, kw_only=True):
+    """The whole file; a section that is absent is a vendor that nobody asks for."""
+
+    nvidia: Nvidia | None = None
+    cambricon: Names | None = None
+    hygon: Names | None = None
+    metax: Metax | None = None
+    enflame: Enflame | None = None
+    mthreads: Names | None = None
+    iluvatars: tuple[Names, ...] = ()
+    kunlun: Kunlun | None = None
+    awsneuron: Names | None = None
+    amd: Names | None = None
+    vastai: Names | None = None
+    biren: Names | None = None
+    vnpus: Vnpus | None = None
+
+
+def parse(raw: object) -> DeviceConfig:
+    """Turn a decoded device-config.yaml into values; raise ``DomainError`` naming the key that cannot be read."""
+    if not isinstance(raw, dict) or not any(raw.get(name) for name in DeviceConfig.__struct_fields__):
+        raise DomainError("the device config has no section of a vendor: all configurations are empty")
+    if isinstance(raw.get("vnpus"), list):
+        raise DomainError(
+            "device config vnpus is a list, as before HAMi 2.9: write a map with hamiVnpuCore and configs"
+        )
+    try:
+        config = msgspec.convert({k: v for k, v in raw.items() if v is not None}, DeviceConfig)
+    except msgspec.ValidationError as error:
+        raise DomainError(f"device config cannot be read: {error}") from error
+    _check_profiles(config)
+    return config
+
+
+def _check_profiles(config: DeviceConfig) -> None:
+    """Refuse what HAMi refuses at start: allowlist entries without models or profiles, profiles unlike ``1g.5gb``."""
+    for entry in config.nvidia.mig_profile_allowlist if config.nvidia else ():
+        if not entry.models or not entry.profiles:
+            raise DomainError("device config nvidia.migProfileAllowlist has an entry without models or profiles")
+        for profile in entry.profiles:
+            slices, dot, rest = profile.partition(".")
+            if not dot or not rest or len(slices) < 2 or not slices.endswith("g"):
+                raise DomainError(f"device config nvidia.migProfileAllowlist profile {profile!r} is unlike 1g.5gb")
+
+
+DEFAULTS = parse(DEVICE_CONFIG)
+"""What HAMi's chart renders when nothing is changed."""

@@ -1,0 +1,16 @@
+"""The registry: every vendor that the device config names, as one catalog."""
+
+from hami_model.catalog import Catalog
+from hami_model.config import DeviceConfig
+from hami_model.vendors import ascend as ascend_family
+from hami_model.vendors import cambricon, nvidia
+
+
+def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
+    """Build the catalog; Ascend and Iluvatar chips only where they are switched on, as in HAMi."""
+    vendors = [
+        *([nvidia.vendor(config.nvidia)] if config.nvidia else []),
+        *([cambricon.vendor(config.cambricon)] if config.cambricon else []),
+        *(ascend_family.vendors(config.vnpus) if ascend and config.vnpus else []),
+    ]
+    return Catalog.of(vendors)
