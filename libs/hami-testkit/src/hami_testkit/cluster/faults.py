@@ -1,0 +1,139 @@
+"""Switches that no real API server has: what a test turns to see how a client bears it.
+
+One rule: a switch changes when and whether an answer arrives, never what the store holds.
+
+``delay``    the request waits before it is looked at
+``drop``     the request is carried out, the connection is cut instead of answering
+``refuse``   the request is answered with an error and not carried out
+``pause``    nothing is answered any more, watches included, until ``resume``
+``gone``     open watches end with 410; older revisions and continue tokens are too old
+``hold``     watches fall behind (lists stay fresh) until ``release``
+``silence``  watches open now never say anything again; new ones work
+``end``      open watches are closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from hami_testkit.cluster.resources import BY_PATH
+from hami_testkit.cluster.status import REASONS, ApiError, bad_request
+from hami_testkit.cluster.store import Collection, Store
+
+Kind = Literal["delay", "drop", "refuse", "pause", "resume", "gone", "hold", "release", "silence", "end"]
+
+
+class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
+    """One switch; ``verb``, ``resource`` (``pods``, ``pods/binding``) and ``name`` are patterns of requests."""
+
+    kind: Kind
+    verb: str = "*"
+    resource: str = "*"
+    name: str = "*"
+    seconds: float = 0
+    code: int = 503
+    times: int | None = None
+    """How many requests it meets; None is all of them."""
+
+
+class Call(Struct, frozen=True):
+    """What a request is about, as the switches see it."""
+
+    verb: str
+    resource: str
+    name: str
+
+
+class Faults:
+    """The switches of one stand-in."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._faults: list[Fault] = []
+        self._running = asyncio.Event()
+        self._running.set()
+
+    @property
+    def active(self) -> tuple[Fault, ...]:
+        """Return the switches that still meet requests."""
+        return tuple(self._faults)
+
+    def set(self, fault: Fault) -> None:
+        """Turn one switch."""
+        match fault.kind:
+            case "pause":
+                self._running.clear()
+            case "resume":
+                self._running.set()
+            case "delay" | "drop" | "refuse":
+                self._faults.append(structs.replace(fault))
+            case _:
+                self._turn_watches(fault)
+
+    def clear(self) -> None:
+        """Turn everything back: requests are answered, watches catch up."""
+        self._faults.clear()
+        self._running.set()
+        for collection in self._store.collections:
+            collection.hub.release()
+
+    def _turn_watches(self, fault: Fault) -> None:
+        collections = [c for r in BY_PATH.values() if fnmatchcase(r.name, fault.resource) for c in [self._store.of(r)]]
+        if not collections:
+            raise bad_request(f"resource {fault.resource!r} is not served; name one such as pods, or leave it out")
+        for collection in collections:
+            self._turn_watch(fault.kind, collection)
+
+    def _turn_watch(self, kind: Kind, collection: Collection) -> None:
+        match kind:
+            case "gone":
+                collection.compact(self._store.revision)
+                self._store.forget_pages()
+                collection.hub.expire(self._store.revision)
+            case "hold":
+                collection.hub.hold()
+            case "release":
+                collection.hub.release()
+            case "silence":
+                collection.hub.silence()
+            case _:
+                collection.hub.end()
+
+    async def running(self) -> None:
+        """Wait while the stand-in is paused."""
+        await self._running.wait()
+
+    async def before(self, call: Call) -> None:
+        """Let a request meet the switches that act before it is carried out."""
+        await self.running()
+        if delay := self._meet("delay", call):
+            await asyncio.sleep(delay.seconds)
+        if refusal := self._meet("refuse", call):
+            reason = REASONS.get(refusal.code, "")
+            raise ApiError(refusal.code, "refused by a fault switch of the stand-in", reason=reason)
+
+    def drops(self, call: Call) -> bool:
+        """Say whether the answer to this request, now carried out, is to be lost."""
+        return self._meet("drop", call) is not None
+
+    def _meet(self, kind: Kind, call: Call) -> Fault | None:
+        for fault in self._faults:
+            if fault.kind == kind and _is_about(fault, call):
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self._faults.remove(fault)
+                return fault
+        return None
+
+
+def _is_about(fault: Fault, call: Call) -> bool:
+    return (
+        fnmatchcase(call.verb, fault.verb)
+        and fnmatchcase(call.resource, fault.resource)
+        and fnmatchcase(call.name, fault.name)
+    )

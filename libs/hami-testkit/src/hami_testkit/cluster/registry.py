@@ -1,0 +1,226 @@
+"""Writing objects as the API server does: create, replace, patch, delete, bind.
+
+One rule: between reading the present state and writing the next one nothing else runs, so each write is one step.
+Only webhooks are waited for, and before that step.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from hami_testkit.cluster import rules
+from hami_testkit.cluster.objects import Key, Stored, freeze, thaw
+from hami_testkit.cluster.resources import NAMESPACES, PODS, RESOURCES, Resource
+from hami_testkit.cluster.status import ApiError, Json, already_exists, bad_request, conflict, invalid, not_found
+from hami_testkit.cluster.store import Store
+
+MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+
+
+class Admission(Protocol):
+    """Changes or refuses new objects before they are written."""
+
+    async def admit(self, resource: Resource, obj: Json, *, dry_run: bool) -> tuple[Json, list[str]]:
+        """Return the object as admitted, and warnings for the client."""
+
+
+def now(*, ahead: float = 0) -> str:
+    """Return the present moment as Kubernetes writes it."""
+    return (datetime.now(UTC) + timedelta(seconds=ahead)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Registry:
+    """The store with the API server's manners."""
+
+    def __init__(self, store: Store, admission: Admission) -> None:
+        self.store = store
+        self._admission = admission
+
+    def get(self, resource: Resource, key: Key) -> Stored:
+        """Return one object; one that is not there is refused with 404."""
+        stored = self.store.get(resource, key)
+        if stored is None:
+            raise not_found(resource.name, key[1], group=resource.group)
+        return stored
+
+    async def create(
+        self, resource: Resource, obj: Json, *, namespace: str = "", dry_run: bool = False
+    ) -> tuple[Stored, list[str]]:
+        """Create an object: defaults, webhooks, checks, then the write. Return it with warnings."""
+        _fit_url(resource, obj, namespace)
+        rules.fill(resource, obj)
+        obj, warnings = await self._admission.admit(resource, obj, dry_run=dry_run)
+        _begin(obj["metadata"])
+        rules.fill(resource, obj)
+        rules.first_status(resource, obj)
+        rules.check(resource, obj)
+        name = obj["metadata"]["name"]
+        if self.store.get(resource, (namespace, name)):
+            raise already_exists(resource.name, name)
+        if not dry_run and resource.namespaced:
+            self.ensure_namespace(namespace)
+        return self._write(resource, obj, dry_run=dry_run), warnings
+
+    def ensure_namespace(self, name: str) -> None:
+        """Make the namespace if it is missing: the stand-in asks nobody to make one first."""
+        if self.store.get(NAMESPACES, ("", name)) is None:
+            obj: Json = {"metadata": {"name": name}}
+            rules.fill(NAMESPACES, obj)
+            rules.first_status(NAMESPACES, obj)
+            _begin(obj["metadata"])
+            self.store.put(NAMESPACES, obj)
+
+    def update(self, resource: Resource, key: Key, obj: Json, *, status: bool = False, dry_run: bool = False) -> Stored:
+        """Replace an object, or only its status; what did not change gets no new revision."""
+        if resource.needs_revision and not obj.get("metadata", {}).get("resourceVersion"):
+            fault = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+            raise invalid(resource.kind, key[1], [fault])
+        return self._change(resource, key, lambda _: obj, status=status, dry_run=dry_run)
+
+    def patch(
+        self, resource: Resource, key: Key, change: Callable[[Json], Json], *, status: bool, dry_run: bool
+    ) -> Stored:
+        """Replace an object by what ``change`` makes of a copy."""
+        return self._change(resource, key, change, status=status, dry_run=dry_run)
+
+    def _change(
+        self, resource: Resource, key: Key, change: Callable[[Json], Json], *, status: bool, dry_run: bool
+    ) -> Stored:
+        stored = self.get(resource, key)
+        old = stored.object
+        new = {**change(thaw(stored))}
+        meta = _keep_identity(resource, old["metadata"], new.get("metadata") or {})
+        if status:
+            new = {**thaw(stored), "status": new.get("status") or {}}
+        elif resource.has_status:
+            new["status"] = old.get("status", {})
+        new = {key: value for key, value in new.items() if key not in ("kind", "apiVersion")} | {"metadata": meta}
+        rules.fill(resource, new)
+        rules.check(resource, new)
+        rules.check_change(resource, old, new)
+        if meta.get("deletionTimestamp") and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):
+            return stored if dry_run else self._remove(resource, key)
+        return stored if new == old else self._write(resource, new, dry_run=dry_run)
+
+    def delete(self, resource: Resource, key: Key, options: Json, *, dry_run: bool = False) -> Stored:
+        """Delete an object; a pod on a node is only marked, and its kubelet takes it away with grace 0."""
+        stored = self.get(resource, key)
+        wanted = options.get("preconditions") or {}
+        _precondition(resource.name, stored, uid=wanted.get("uid"), revision=wanted.get("resourceVersion"))
+        grace = _grace(resource, stored.object, options.get("gracePeriodSeconds"))
+        if dry_run:
+            return stored
+        if not grace and not stored.object["metadata"].get("finalizers"):
+            return self._remove(resource, key)
+        obj = thaw(stored)
+        meta = obj["metadata"]
+        if "deletionTimestamp" in meta and meta.get("deletionGracePeriodSeconds", 0) <= grace:
+            return stored
+        meta["deletionTimestamp"] = now(ahead=grace)
+        meta["deletionGracePeriodSeconds"] = grace
+        return self.store.put(resource, obj)
+
+    def bind(self, namespace: str, name: str, binding: Json, *, dry_run: bool = False) -> None:
+        """Put a pod on a node, and its binding's annotations with it in the same write."""
+        meta, target = binding.get("metadata") or {}, binding.get("target") or {}
+        if meta.get("name") not in (None, "", name):
+            raise bad_request(f"name in URL does not match name in Binding object: {name}, {meta['name']}")
+        if target.get("kind") not in (None, "", "Node"):
+            text = f'target.kind: Unsupported value: "{target["kind"]}": supported values: "Node", "<empty>"'
+            raise ApiError(500, text)
+        if not target.get("name"):
+            raise ApiError(500, "target.name: Required value")
+        stored = self.get(PODS, (namespace, name))
+        _precondition("pods", stored, uid=meta.get("uid"), revision=meta.get("resourceVersion"))
+        _refuse_bind(stored.object, name)
+        obj = thaw(stored)
+        obj["spec"]["nodeName"] = target["name"]
+        if meta.get("annotations"):
+            obj["metadata"]["annotations"] = {**(obj["metadata"].get("annotations") or {}), **meta["annotations"]}
+        scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
+        others = [c for c in obj["status"].get("conditions") or [] if c.get("type") != "PodScheduled"]
+        obj["status"]["conditions"] = [*others, scheduled]
+        if not dry_run:
+            self.store.put(PODS, obj)
+
+    def _write(self, resource: Resource, obj: Json, *, dry_run: bool) -> Stored:
+        return freeze(obj, self.store.revision) if dry_run else self.store.put(resource, obj)
+
+    def _remove(self, resource: Resource, key: Key) -> Stored:
+        if resource == NAMESPACES:
+            for kind in RESOURCES:
+                for inner in [inner for inner in self.store.of(kind).objects if inner[0] == key[1]]:
+                    self.store.remove(kind, inner)
+        return self.store.remove(resource, key)
+
+
+def _fit_url(resource: Resource, obj: Json, namespace: str) -> None:
+    meta = obj["metadata"] = obj.get("metadata") or {}
+    if resource.namespaced:
+        if meta.setdefault("namespace", namespace) != namespace:
+            raise bad_request(
+                f"the namespace of the provided object does not match the namespace sent on the request: "
+                f'"{meta["namespace"]}", "{namespace}"'
+            )
+    else:
+        meta.pop("namespace", None)
+    if meta.get("resourceVersion"):
+        raise bad_request("resourceVersion should not be set on objects to be created")
+    if not meta.get("name") and not meta.get("generateName"):
+        text = "metadata.name: Required value: name or generateName is required"
+        raise invalid(resource.kind, "", [text])
+
+
+def _begin(meta: Json) -> None:
+    if not meta.get("name"):
+        meta["name"] = meta["generateName"] + secrets.token_hex(3)[:5]
+    meta["uid"] = str(uuid.uuid4())
+    meta["creationTimestamp"] = now()
+    for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+        meta.pop(field, None)
+
+
+def _keep_identity(resource: Resource, old: Json, new: Json) -> Json:
+    name = old["name"]
+    if new.get("name") not in (None, name):
+        raise bad_request(f"the name of the object ({new['name']}) does not match the name on the URL ({name})")
+    if new.get("uid") not in (None, "", old["uid"]):
+        raise conflict(resource.name, name, _differs("UID", new["uid"], old["uid"]))
+    if new.get("resourceVersion") not in (None, "", old["resourceVersion"]):
+        raise conflict(resource.name, name, MODIFIED)
+    fixed = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generateName",
+             "deletionTimestamp", "deletionGracePeriodSeconds")  # fmt: skip
+    return {key: value for key, value in new.items() if key not in fixed} | {k: old[k] for k in fixed if k in old}
+
+
+def _differs(what: str, wanted: str, found: str) -> str:
+    return f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+
+
+def _precondition(resource: str, stored: Stored, *, uid: str | None, revision: str | None) -> None:
+    meta = stored.object["metadata"]
+    if uid and uid != meta["uid"]:
+        raise conflict(resource, meta["name"], _differs("UID", uid, meta["uid"]))
+    if revision and revision != meta["resourceVersion"]:
+        raise conflict(resource, meta["name"], _differs("ResourceVersion", revision, meta["resourceVersion"]))
+
+
+def _refuse_bind(pod: Json, name: str) -> None:
+    if pod["metadata"].get("deletionTimestamp"):
+        raise conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
+    if pod["spec"].get("nodeName"):
+        raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"')
+    if pod["spec"].get("schedulingGates"):
+        raise conflict("pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
+
+
+def _grace(resource: Resource, obj: Json, asked: int | None) -> int:
+    if resource != PODS or not obj["spec"].get("nodeName"):
+        return 0
+    if obj["status"].get("phase") in ("Succeeded", "Failed"):
+        return 0
+    return int(obj["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked)

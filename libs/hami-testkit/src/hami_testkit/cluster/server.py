@@ -1,0 +1,67 @@
+"""The stand-in API server as a thing that listens: store, registry, switches and webhooks, wired in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from hami_testkit.cluster.admission import Webhooks
+from hami_testkit.cluster.api import Api
+from hami_testkit.cluster.faults import Faults
+from hami_testkit.cluster.registry import Registry
+from hami_testkit.cluster.store import Store
+
+LARGEST_REQUEST = 3 * 1024 * 1024
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+class ApiServer:
+    """A running API server: where it listens, what it holds, and its switches."""
+
+    def __init__(self, url: str, registry: Registry, faults: Faults) -> None:
+        self.url = url
+        self.registry = registry
+        self.store = registry.store
+        self.faults = faults
+
+
+@asynccontextmanager
+async def api_server(
+    *, host: str = "127.0.0.1", port: int = 0, bookmark_seconds: float = 30
+) -> AsyncIterator[ApiServer]:
+    """Serve an empty cluster; port 0 takes a free one. Leaving ends every watch and frees the port."""
+    store = Store()
+    webhooks, faults = Webhooks(store), Faults(store)
+    registry = Registry(store, webhooks)
+    for namespace in NAMESPACES:
+        registry.ensure_namespace(namespace)
+    app = web.Application(client_max_size=LARGEST_REQUEST)
+    api = Api(registry, faults, bookmark_seconds=bookmark_seconds)
+    app.router.add_route("*", "/{path:.*}", api.handle)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        listening = _listen(host, port)
+        await web.SockSite(runner, listening).start()
+        address, taken = listening.getsockname()[:2]
+        yield ApiServer(f"http://{address}:{taken}", registry, faults)
+    finally:
+        faults.clear()
+        for collection in store.collections:
+            collection.hub.end()
+        await asyncio.sleep(0)  # the readers of the watches say goodbye
+        await runner.cleanup()
+        await webhooks.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host, port))
+    listening.listen(1024)
+    return listening
