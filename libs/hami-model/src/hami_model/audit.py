@@ -17,7 +17,7 @@ QuotaUses = Mapping[tuple[str, str], tuple[int, int]]
 
 
 class Discrepancy(Struct, frozen=True, kw_only=True):
-    """A booking that is not what the allocations add up to. ``where`` is a node, or a namespace if ``uuid`` is empty."""
+    """A booking other than what the allocations add up to. ``where``: a node, or a namespace if ``uuid`` is empty."""
 
     where: str
     vendor: str

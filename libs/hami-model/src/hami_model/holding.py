@@ -1,7 +1,8 @@
 """What a bound pod holds, by its own annotations, and how far they are believed.
 
 One rule: usage is read only for the node the pod runs on, is never negative and never more than the pod's own
-containers ask for. What cannot be read is charged on every card of that vendor there: too much, rather than a card given twice.
+containers ask for. What cannot be read is charged on every card of that vendor there: too much, rather than a card
+given twice.
 """
 
 from collections.abc import Iterator, Sequence
