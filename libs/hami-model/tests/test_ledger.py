@@ -234,6 +234,7 @@ def test_every_life_stays_in_the_table(events: list[Event]) -> None:
         tell(ledger, event)
         after = ledger.entry(event.uid)
 
-        was, is_now = before and before.state, after.state if after else State.RELEASED
+        was = before.state if before else None
+        is_now = after.state if after else State.RELEASED
         assert (was or State.RELEASED) is is_now or is_now in TRANSITIONS[was].values()
         assert {e.uid for e in ledger.entries} == {e.uid for node in NODES for e in ledger.on_node(node)}

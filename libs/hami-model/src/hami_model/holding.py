@@ -60,7 +60,9 @@ def _believed(pod: Pod, catalog: Catalog, demand: PodDemand, devices: Sequence[D
         try:
             positions.append(_read(claim, pod, demand, devices, complaints))
         except MalformedAllocation as error:
-            complaints.append(f"{error}: every card of {word} on {pod.spec.node_name} is held until the pod ends")
+            complaints.append(
+                f"{claim} cannot be believed: {error}; every card of {word} on {pod.spec.node_name} is held until it ends"
+            )
             unread.add(word)
     known = Allocation(
         pod=PodRef.of(pod),
@@ -112,9 +114,7 @@ def _read(claim: _Claim, pod: Pod, demand: PodDemand, devices: Sequence[Device],
     for container, ask, grants in zip(demand, asks, read, strict=True):
         count = ask.count if ask else 0
         if len(grants) != count:
-            raise MalformedAllocation(
-                f"{claim} gives container {container.name} {len(grants)} cards instead of {count}"
-            )
+            raise MalformedAllocation(f"it gives container {container.name} {len(grants)} cards, {count} are asked for")
         believed.append(tuple(_within(claim, g, ask, cards.get(g.uuid), complaints) for g in grants if ask))
     return tuple(believed)
 
