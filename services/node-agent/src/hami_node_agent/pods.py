@@ -1,0 +1,149 @@
+"""The pods of the own node, as our watch shows them, and what was pushed to us about pods that it does not show yet.
+
+One rule: what the API server stored wins over what was pushed; a pod that left the API server is remembered for a
+while, because the kubelet may still ask for it.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from hami_model.allocation import Allocation
+from hami_model.bus.messages import PushAllocation, Withdraw
+from hami_model.errors import MalformedAllocation
+from hami_model.objects import Meta, Pod, PodRef
+
+R = TypeVar("R")
+
+REMEMBERED = 256
+"""Pods that left the API server, and pushes, that are kept: more than one node ever runs."""
+
+ReadAllocation = Callable[[Pod], Allocation | None]
+"""Reads the allocation that the binding wrote; raises ``MalformedAllocation``."""
+
+
+class NodePods:
+    """What is known of the node's pods, by uid; whoever waits hears of each change."""
+
+    def __init__(self, node: str, read_allocation: ReadAllocation) -> None:
+        self._node = node
+        self._read = read_allocation
+        self._live: dict[str, Pod] = {}
+        self._gone: OrderedDict[str, Pod] = OrderedDict()
+        self._pushed: OrderedDict[str, PushAllocation] = OrderedDict()
+        self._news = asyncio.Event()
+
+    # --- what arrives
+
+    def replace(self, pods: Iterable[Pod]) -> None:
+        """Take a whole list: a pod that is missing has left the API server."""
+        listed = {pod.metadata.uid: pod for pod in pods}
+        for uid in self._live.keys() - listed.keys():
+            _remember(self._gone, uid, self._live[uid])
+        self._live = listed
+        self._tell()
+
+    def miss(self, pods: Iterable[PodRef]) -> None:
+        """Count pods of an earlier life of ours as gone, where the API server has them no more."""
+        for ref in pods:
+            if ref.uid not in self._live:
+                _remember(self._gone, ref.uid, Pod(metadata=Meta(ref.name, ref.namespace, ref.uid)))
+
+    def see(self, pod: Pod) -> None:
+        """Take one pod as it is now."""
+        self._live[pod.metadata.uid] = pod
+        self._tell()
+
+    def read(self, pod: Pod) -> None:
+        """Take a pod that we asked for ourselves, unless the watch has told of its end meanwhile."""
+        if pod.spec.node_name == self._node and pod.metadata.uid not in self._gone:
+            self.see(pod)
+
+    def lose(self, pod: Pod) -> None:
+        """Take note that a pod left the API server."""
+        self._live.pop(pod.metadata.uid, None)
+        _remember(self._gone, pod.metadata.uid, pod)
+        self._tell()
+
+    def push(self, message: PushAllocation) -> None:
+        """Keep what the leader says a pod will get here."""
+        if message.allocation.node == self._node:
+            _remember(self._pushed, message.allocation.pod.uid, message)
+            self._tell()
+
+    def withdraw(self, message: Withdraw) -> None:
+        """Forget what was pushed for a pod; what the API server stored stands."""
+        self._pushed.pop(message.pod.uid, None)
+
+    # --- what is asked
+
+    @property
+    def live(self) -> tuple[Pod, ...]:
+        """Return the pods that the API server has on this node."""
+        return tuple(self._live.values())
+
+    @property
+    def pushed(self) -> tuple[Allocation, ...]:
+        """Return every pushed allocation of a pod that was never seen here."""
+        seen = self._live.keys() | self._gone.keys()
+        return tuple(m.allocation for uid, m in self._pushed.items() if uid not in seen)
+
+    def get(self, uid: str) -> Pod | None:
+        """Return a pod as last seen, gone or not."""
+        return self._live.get(uid) or self._gone.get(uid)
+
+    def is_live(self, uid: str) -> bool:
+        """Say whether the API server has the pod on this node, as far as we have heard."""
+        return uid in self._live
+
+    def is_over(self, uid: str) -> bool:
+        """Say whether the pod was seen here and has ended or left the API server since."""
+        pod = self._live.get(uid)
+        return uid in self._gone if pod is None else pod.status.phase in {"Succeeded", "Failed"}
+
+    def named(self, namespace: str, name: str) -> tuple[Pod, ...]:
+        """Return every pod of that name seen here, the living first."""
+        seen = (*self._live.values(), *reversed(self._gone.values()))
+        return tuple(p for p in seen if (p.metadata.namespace, p.metadata.name) == (namespace, name))
+
+    def allocation(self, pod: PodRef) -> Allocation | None:
+        """Return what the pod gets: as stored with its binding, else as pushed; None = nothing readable is at hand."""
+        seen = self.get(pod.uid)
+        stored = self._stored(seen) if seen is not None else None
+        pushed = self._pushed.get(pod.uid)
+        return stored or (pushed.allocation if pushed is not None else None)
+
+    def pushed_trace(self, uid: str) -> str:
+        """Return the traceparent that came with the pod's allocation; empty = none did."""
+        pushed = self._pushed.get(uid)
+        return pushed.traceparent if pushed is not None else ""
+
+    async def wait_for(self, find: Callable[[], R | None], timeout: float) -> R | None:
+        """Return what ``find`` finds, at once or after the next news, or None when the time is over."""
+        try:
+            async with asyncio.timeout(timeout):
+                while (found := find()) is None:
+                    await self._news.wait()
+                return found
+        except TimeoutError:
+            return None
+
+    def _stored(self, pod: Pod) -> Allocation | None:
+        if pod.spec.node_name != self._node:
+            return None
+        try:
+            return self._read(pod)
+        except MalformedAllocation:
+            return None
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def _remember(shelf: "OrderedDict[str, R]", uid: str, thing: R) -> None:
+    shelf[uid] = thing
+    shelf.move_to_end(uid)
+    while len(shelf) > REMEMBERED:
+        shelf.popitem(last=False)

@@ -1,0 +1,78 @@
+"""Cards described in a file: what the register annotation would say of them (vendor added).
+
+One rule: the file is read anew at each look, so a card turns unhealthy, or vanishes, by an edit.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hami_model.device import Device, MigProfile, Placement
+from msgspec import Struct, field
+
+
+class _MigProfile(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    name: str
+    memory: int = field(name="memoryMB")
+    core: int
+    slice_count: int = 0
+    placements: tuple[Placement, ...] = ()
+
+
+class _Card(Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    vendor: str
+    type: str
+    count: int
+    devmem: int
+    devcore: int = 100
+    index: int = 0
+    numa: int = 0
+    mode: str = ""
+    health: bool = True
+    migProfiles: tuple[_MigProfile, ...] = ()  # noqa: N815  the annotation's own key
+    custominfo: dict[str, Any] = {}
+
+
+class SimulatedProbe:
+    """Reads ``cards.yaml``: a list of the register annotation's fields, plus ``vendor``."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+
+    async def look(self) -> tuple[Device, ...]:
+        """Return the cards that the file describes."""
+        try:
+            cards = msgspec.yaml.decode(self._path.read_bytes(), type=list[_Card])
+        except OSError as e:
+            raise ValueError(f"HAMI_PROBES: {self._path} cannot be read ({e.strerror}): name a file of cards") from e
+        except (msgspec.DecodeError, ValueError) as e:
+            raise ValueError(f"HAMI_PROBES: {self._path} is no list of cards: {e}") from e
+        return tuple(_device(card) for card in cards)
+
+
+def _device(card: _Card) -> Device:
+    return Device(
+        id=card.id,
+        vendor=card.vendor,
+        index=card.index,
+        slots=card.count,
+        memory=card.devmem,
+        cores=card.devcore,
+        model=card.type,
+        numa=card.numa,
+        mode=card.mode,
+        healthy=card.health,
+        mig_profiles=tuple(_profile(p) for p in card.migProfiles),
+        custom=card.custominfo,
+    )
+
+
+def _profile(profile: _MigProfile) -> MigProfile:
+    return MigProfile(
+        name=profile.name,
+        memory=profile.memory,
+        cores=profile.core,
+        slices=profile.slice_count,
+        placements=profile.placements,
+    )

@@ -1,0 +1,91 @@
+"""The node's cards and where they come from."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hami_model.device import Device
+from hami_node_agent.inventory import Inventory, card_of, digest, replica_ids
+from hami_node_agent.probes import SimulatedProbe, probe_of
+
+TWO_CARDS = """
+- {id: GPU-b, vendor: NVIDIA, index: 1, count: 10, devmem: 46068, devcore: 100, type: NVIDIA A40, numa: 1, health: true}
+- {id: GPU-a, vendor: NVIDIA, count: 2, devmem: 46068, type: NVIDIA A40, mode: hami-core}
+"""
+
+
+def a_card(name: str, *, index: int = 0, healthy: bool = True) -> Device:
+    return Device(
+        id=name, vendor="NVIDIA", index=index, slots=2, memory=100, cores=100, model="NVIDIA-A", healthy=healthy
+    )
+
+
+async def test_cards_are_read_from_a_file(tmp_path: Path) -> None:
+    """The register annotation's fields and the vendor; what is left out has the annotation's meaning."""
+    path = tmp_path / "cards.yaml"
+    path.write_text(TWO_CARDS)
+    inventory = Inventory(probe_of(f"sim:{path}"))
+    await inventory.look()
+
+    assert [card.id for card in inventory.cards] == ["GPU-a", "GPU-b"]
+    assert inventory.cards[0] == Device(
+        id="GPU-a", vendor="NVIDIA", slots=2, memory=46068, cores=100, model="NVIDIA A40", mode="hami-core"
+    )
+    assert inventory.vendors == ["NVIDIA"]
+
+
+async def test_a_card_turns_unhealthy_by_an_edit(tmp_path: Path) -> None:
+    """Whoever waits hears of the change, and the digest is another."""
+    path = tmp_path / "cards.yaml"
+    path.write_text(TWO_CARDS)
+    inventory = Inventory(SimulatedProbe(path))
+    await inventory.look()
+    before, heard = inventory.digest, asyncio.create_task(inventory.wait_changed(inventory.revision))
+
+    path.write_text(TWO_CARDS.replace("health: true", "health: false"))
+    await inventory.look()
+
+    assert await asyncio.wait_for(heard, 5) == inventory.revision
+    assert inventory.unhealthy == ["GPU-b"]
+    assert inventory.digest != before
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("nvml", "not available in this build"),
+        ("magic", "names no probe"),
+        ("sim:", "names no probe"),
+    ],
+)
+def test_a_probe_that_is_not_there_is_said_in_one_sentence(setting: str, words: str) -> None:
+    """The setting is named together with the way out."""
+    with pytest.raises(ValueError, match=words) as raised:
+        probe_of(setting)
+
+    assert "HAMI_PROBES" in str(raised.value)
+    assert "sim:<cards.yaml>" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["{a: b}", "- {id: GPU-a, vendor: NVIDIA, type: A, count: x, devmem: 1}", ": ["])
+async def test_a_file_that_is_no_list_of_cards_says_where(tmp_path: Path, text: str) -> None:
+    """The file's name is in the sentence."""
+    path = tmp_path / "cards.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ValueError, match=r"cards\.yaml is no list of cards"):
+        await SimulatedProbe(path).look()
+
+
+def test_a_digest_names_content_not_order() -> None:
+    """Two looks that find the same cards in another order give the same name."""
+    a, b = a_card("GPU-a"), a_card("GPU-b", index=1)
+
+    assert digest([a, b]) == digest([b, a])
+    assert digest([a, b]) != digest([a, a_card("GPU-b", index=1, healthy=False)])
+
+
+def test_device_ids_lead_back_to_their_card() -> None:
+    """HAMi compat: {GPU-UUID}-{0..split-1}."""
+    assert replica_ids(a_card("GPU-4a-5b")) == ("GPU-4a-5b-0", "GPU-4a-5b-1")
+    assert card_of("GPU-4a-5b-1") == "GPU-4a-5b"
