@@ -45,7 +45,9 @@ class ApiClient:
             raise RuntimeError("the client is used outside its block")
         return self._session
 
-    async def call(self, method: str, path: str, body: Json | None = None, *, content: str = "application/json") -> Json:
+    async def call(
+        self, method: str, path: str, body: Json | None = None, *, content: str = "application/json"
+    ) -> Json:
         """Make one call; raise ``ApiError`` for an answer that is no success."""
         headers = {"content-type": content}
         data = None if body is None else json.dumps(body)
@@ -64,7 +66,7 @@ class ApiClient:
         return await self.call("PATCH", path, body, content=MERGE)
 
     async def pods_of(self, node: str) -> AsyncIterator[tuple[str, Json]]:
-        """Yield every pod bound to the node as ADDED, then each change, then ``("LISTED", {names})`` after each list."""
+        """Yield each pod of the node as ADDED, ``("LISTED", {uids})`` after each list, and each change."""
         query = f"fieldSelector=spec.nodeName%3D{node}"
         while True:
             try:

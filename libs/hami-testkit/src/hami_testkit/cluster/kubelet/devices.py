@@ -1,8 +1,8 @@
 """The kubelet's device manager: which IDs exist, who has them, who gets which.
 
 One rule: it keeps its books as the real one does, with its habits: an ID is in use from before Allocate is called, and
-the table of used IDs is rebuilt from *finished* Allocates whenever a pod with devices has ended since (facts measured on
-kubelet 1.34). That is why ``List`` inside ``Allocate`` can give one ID twice, here as there.
+the table of used IDs is rebuilt from *finished* Allocates whenever a pod with devices has ended since (measured on kubelet
+1.34). That is why ``List`` inside ``Allocate`` can give one ID twice, here as there.
 """
 
 import json
@@ -107,7 +107,9 @@ class DeviceManager:
     async def _give(self, pod: str, container: str, resource: str, count: int, *, keeps: bool) -> Held:
         endpoint = self._endpoints.get(resource)
         if endpoint is None or not endpoint.alive:
-            raise AdmissionError(f"Allocate failed due to no healthy devices present; cannot allocate unhealthy devices {resource}")
+            raise AdmissionError(
+                f"Allocate failed due to no healthy devices present; cannot allocate unhealthy devices {resource}"
+            )
         ids = await self._choose(pod, resource, count, endpoint)
         response = await endpoint.allocate(ids)
         held = Held(ids, response)

@@ -49,7 +49,7 @@ class PluginEndpoint:
         finally:
             self.alive = False
             self._changed(self.resource, {})
-            await self._channel.close()
+            await self._channel.close(None)
 
     async def preferred(self, available: list[str], must: list[str], size: int) -> list[str]:
         """Ask which IDs the plugin would rather give."""
@@ -134,7 +134,12 @@ class TokenBucket:
 class PodResources(PodResourcesListerServicer):
     """``pod-resources/kubelet.sock``: who has which IDs. ``pods`` gives (uid, pod object) of what is to be shown."""
 
-    def __init__(self, manager: DeviceManager, pods: Callable[[], list[dict[str, Any]]], known: Callable[[], list[dict[str, Any]]]) -> None:
+    def __init__(
+        self,
+        manager: DeviceManager,
+        pods: Callable[[], list[dict[str, Any]]],
+        known: Callable[[], list[dict[str, Any]]],
+    ) -> None:
         self._manager = manager
         self._pods = pods
         self._known = known
