@@ -32,7 +32,7 @@ MOST_BYTES = 256 * 1024
 """What the API server allows all annotations of an object together."""
 
 _FIELDS = 4
-_NUMBER = re.compile(r"\d{1,10}")
+_NUMBER = re.compile(r"[0-9]{1,10}")
 _KEY = re.compile(
     r"(?:(?P<prefix>[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)/)?(?P<name>[a-z0-9](?:[-_.a-z0-9]{0,61}[a-z0-9])?)"
 )

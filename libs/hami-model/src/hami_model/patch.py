@@ -81,12 +81,14 @@ def _child(parent: Json, key: str) -> Json:
 
 def _differences(before: Any, after: Any, path: str) -> Iterator[Operation]:
     if isinstance(before, dict) and isinstance(after, dict):
-        for key, value in after.items():
+        for key in [*before, *(key for key in after if key not in before)]:
             where = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
-            if key in before:
-                yield from _differences(before[key], value, where)
+            if key not in after:
+                yield {"op": "remove", "path": where}
+            elif key in before:
+                yield from _differences(before[key], after[key], where)
             else:
-                yield {"op": "add", "path": where, "value": value}
+                yield {"op": "add", "path": where, "value": after[key]}
     elif isinstance(before, list) and isinstance(after, list):
         for at, (old, new) in enumerate(zip(before, after, strict=False)):
             yield from _differences(old, new, f"{path}/{at}")
