@@ -1,0 +1,91 @@
+"""The last write about a pod: its devices are served, whoever said so.
+
+One rule: written once, and only what the pod lacks; the watch brings the pod by again where it failed.
+"""
+
+import asyncio
+import re
+
+from hami_kit.errors import KubeError, KubeInvalid, KubeNotFound
+from hami_kit.telemetry import parent_of_pod
+from hami_model.allocation import Allocation, State
+from hami_model.annotations import ASSIGNED_NODE, BIND_PHASE, BIND_SUCCESS
+from hami_model.catalog import Catalog
+from hami_model.life import Entry
+from hami_model.objects import Pod
+from msgspec import Struct
+
+from hami_allocator.effects import Means
+
+ATTEMPTS = 6
+_LABEL = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+class Confirmation(Struct, frozen=True):
+    """What a served pod still lacks."""
+
+    annotations: dict[str, str]
+    labels: dict[str, str]
+
+    def __bool__(self) -> bool:
+        return bool(self.annotations or self.labels)
+
+
+def confirmation(pod: Pod, allocation: Allocation, catalog: Catalog) -> Confirmation:
+    """Return what the pod still lacks: ``bind-phase: success``, emptied ``*-to-allocate``, the label of its node.
+
+    HAMi compat: HAMi's monitor selects its node's pods by the label, which a Binding cannot carry. A node name too long
+    for a label value gets none.
+    """
+    annotations = {} if pod.annotations.get(BIND_PHASE) == BIND_SUCCESS else {BIND_PHASE: BIND_SUCCESS}
+    for word in allocation.vendors:
+        vendor = catalog.find(word)
+        key = vendor.keys.to_allocate if vendor is not None else ""
+        text = pod.annotations.get(key, "" if pod.spec.node_name else ";" * len(pod.all_containers))
+        emptied = ";" * text.count(";")
+        if key and text and (text != emptied or not pod.spec.node_name):
+            annotations[key] = emptied
+    labels = pod.metadata.labels or {}
+    wanted = {ASSIGNED_NODE: allocation.node} if _LABEL.fullmatch(allocation.node) else {}
+    return Confirmation(annotations, {k: v for k, v in wanted.items() if labels.get(k) != v})
+
+
+class Confirmer:
+    """Writes confirmations, one task per pod at a time."""
+
+    def __init__(self, means: Means, tasks: asyncio.TaskGroup) -> None:
+        self._means = means
+        self._tasks = tasks
+        self._running: set[str] = set()
+
+    def ensure(self, entry: Entry) -> None:
+        """See to it that an ACTIVE pod is marked as served."""
+        uid = entry.uid
+        if uid in self._running or not confirmation(entry.pod, entry.allocation, self._means.world.catalog):
+            return
+        self._running.add(uid)
+        task = self._tasks.create_task(self._confirm(uid), name=f"confirm {entry.allocation.pod}")
+        task.add_done_callback(lambda _: self._running.discard(uid))
+
+    async def _confirm(self, uid: str) -> None:
+        for attempt in range(ATTEMPTS):
+            entry = self._means.world.ledger.entry(uid)
+            if entry is None or entry.state is not State.ACTIVE or not self._means.lease.is_valid():
+                return
+            lacking = confirmation(entry.pod, entry.allocation, self._means.world.catalog)
+            if not lacking:
+                return
+            try:
+                await self._patch(entry, lacking)
+            except (KubeNotFound, KubeInvalid):
+                return
+            except KubeError:
+                await self._means.backoff.wait(attempt)
+            else:
+                return
+
+    async def _patch(self, entry: Entry, lacking: Confirmation) -> None:
+        pod = entry.allocation.pod
+        parent = parent_of_pod(entry.pod)
+        with self._means.telemetry.span("confirm", parent=parent, pod=str(pod), node=entry.node):
+            await self._means.kube.patch_pod(pod, annotations=dict(lacking.annotations), labels=dict(lacking.labels))

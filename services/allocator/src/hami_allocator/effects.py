@@ -1,0 +1,348 @@
+"""The slow half of a bind: locks, the push to the node, the Binding, and what became of it.
+
+One rule: once a Binding may be on its way, only proof ends it, never time. Runs beside the writer, one task per pod;
+every change to the books goes back to the writer as a letter.
+"""
+
+import asyncio
+from itertools import count
+from typing import Protocol
+
+from hami_kit.bus import Bus
+from hami_kit.clock import Clock
+from hami_kit.errors import BoundaryError, KubeConflict, KubeError, KubeNotFound, KubeUnavailable
+from hami_kit.kube import Kube
+from hami_kit.telemetry import Telemetry, parent_of_pod, traceparent
+from hami_model.allocation import Allocation, State
+from hami_model.annotations import allocation_annotations, check_size
+from hami_model.binding import StillUnknown, settle
+from hami_model.bus.messages import BindAnswer, BindPod, Done, PushAllocation, Refused, Withdraw
+from hami_model.bus.subjects import of_node
+from hami_model.demands import pod_demand
+from hami_model.errors import HamiError
+from hami_model.life import Bound, Entry, Released
+from hami_model.objects import Pod, PodRef
+from msgspec import Struct
+
+from hami_allocator.desk import Desk, Granted, Plain, Unknown
+from hami_allocator.facts import PodNews
+from hami_allocator.fence import TERM_KEY, Term
+from hami_allocator.lock_keeper import LockKeeper
+from hami_allocator.retry import Backoff
+from hami_allocator.world import World
+from hami_allocator.writer import Writer
+
+LOCK_RESERVE = 6.0
+"""Seconds of the bind's time that waiting for a node lock leaves to the Binding itself."""
+
+
+class Lease(Protocol):
+    """Whether we lead, at this instant."""
+
+    def is_valid(self) -> bool:
+        """Say whether the Lease is ours by CLOCK_BOOTTIME."""
+        ...
+
+
+class Deposed(HamiError):
+    """Another allocator leads: nothing may be written any more."""
+
+
+class Means(Struct, frozen=True, kw_only=True):
+    """What binds and confirmations work with."""
+
+    world: World
+    writer: Writer
+    desk: Desk
+    kube: Kube
+    bus: Bus
+    locks: LockKeeper
+    lease: Lease
+    term: Term
+    clock: Clock
+    telemetry: Telemetry
+    backoff: Backoff = Backoff()
+    bind_timeout: float = 28.0
+
+
+class Binder:
+    """All binds under way, by pod uid."""
+
+    def __init__(self, means: Means, tasks: asyncio.TaskGroup) -> None:
+        self._means = means
+        self._tasks = tasks
+        self._running: dict[str, Bind] = {}
+
+    @property
+    def running(self) -> int:
+        """Count the binds whose outcome is not known yet."""
+        return len(self._running)
+
+    async def bind(self, question: BindPod) -> BindAnswer:
+        """Bind the pod and answer when the API server has; a second bind of a pod joins the first."""
+        bind = self._running.get(question.pod.uid) or self._start(question)
+        if bind.node != question.node:
+            return Refused(error=f"pod {question.pod} is being bound to {bind.node}", retriable=True)
+        try:
+            async with asyncio.timeout(self._means.bind_timeout):
+                return await asyncio.shield(bind.settled)
+        except TimeoutError:
+            return Refused(
+                error=f"the API server has not answered for pod {question.pod} within {self._means.bind_timeout:g} s: "
+                "the outcome is looked up",
+                retriable=True,
+            )
+
+    def _start(self, question: BindPod) -> "Bind":
+        uid = question.pod.uid
+        bind = Bind(self._means, question.pod, question.node)
+        self._running[uid] = bind
+        task = self._tasks.create_task(bind.run(), name=f"bind {question.pod}")
+        task.add_done_callback(lambda _: self._running.pop(uid, None))
+        return bind
+
+
+class Bind:
+    """One pod's bind."""
+
+    def __init__(self, means: Means, pod: PodRef, node: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.node = node
+        self.settled: asyncio.Future[BindAnswer] = loop.create_future()
+        self._means = means
+        self._pod = pod
+        self._deadline = loop.time() + means.bind_timeout
+        self._may_be_sent = False
+
+    async def run(self) -> None:
+        """Do it all and say how it ended."""
+        try:
+            self._answer(await self._bind())
+        except Deposed as error:
+            self._answer(Refused(error=str(error), retriable=True))
+        finally:
+            self._answer(Refused(error=f"the allocator stopped while binding pod {self._pod}", retriable=True))
+
+    def _answer(self, answer: BindAnswer) -> None:
+        if not self.settled.done():
+            self.settled.set_result(answer)
+
+    async def _bind(self) -> BindAnswer:
+        writer, desk = self._means.writer, self._means.desk
+        plan = await writer.ask(lambda: desk.plan_bind(self._pod, self.node, None))
+        if isinstance(plan, Unknown):
+            try:
+                pod = await self._read()
+            except KubeError as error:
+                return Refused(error=f"pod {self._pod} cannot be read: {error}", retriable=True)
+            if pod is None or pod.metadata.uid != self._pod.uid:
+                return Refused(error=f'pods "{self._pod.name}" not found')
+            plan = await writer.ask(lambda: desk.plan_bind(self._pod, self.node, pod))
+        match plan:
+            case Plain(pod=pod):
+                return await self._send_plainly(pod)
+            case Granted():
+                with self._span("bind", plan.pod):
+                    return await self._carry_out(plan)
+            case Unknown():
+                return Refused(error=f"pod {self._pod} is not known", retriable=True)
+            case answer:
+                return answer
+
+    # A pod with devices
+
+    async def _carry_out(self, plan: Granted) -> BindAnswer:
+        try:
+            outcome = await self._attempt(plan)
+        except (HamiError, TimeoutError) as error:
+            if isinstance(error, Deposed):
+                raise
+            outcome = await self._give_up(str(error) or f"the bind took more than {self._means.bind_timeout:g} s")
+        return await self._finish(plan.allocation, outcome)
+
+    async def _attempt(self, plan: Granted) -> Bound | Released:
+        means, allocation = self._means, plan.allocation
+        annotations = allocation_annotations(means.world.catalog, allocation, plan.pod, now=means.clock.now())
+        check_size(plan.pod.annotations, annotations)
+        async with asyncio.timeout_at(self._deadline):
+            await means.locks.take(
+                self.node, means.world.locks_for(allocation), self._pod, deadline=self._deadline - LOCK_RESERVE
+            )
+            await self._push(allocation)
+            return await self._send_until_settled(plan, annotations)
+
+    async def _push(self, allocation: Allocation) -> None:
+        if not self._means.world.is_agents(allocation):
+            return
+        message = PushAllocation(allocation=allocation, term=self._means.term.identity, traceparent=traceparent())
+        try:
+            await self._means.bus.publish(of_node(self.node, "allocation"), message)
+        except BoundaryError:
+            return  # the agent finds it in the bound pod
+
+    async def _send_until_settled(self, plan: Granted, annotations: dict[str, str]) -> Bound | Released:
+        pod = plan.pod
+        for attempt in count():
+            outcome = await self._send(pod, annotations)
+            if outcome is not None:
+                return outcome
+            fresh = await self._read_again()
+            verdict = settle(self._entry(plan), fresh, at=self._means.clock.monotonic())
+            if not isinstance(verdict, StillUnknown):
+                return await self._complete(verdict, fresh, annotations)
+            assert fresh is not None  # noqa: S101 - settle has judged it
+            pod = self._judge_again(plan, pod, fresh)
+            await self._means.backoff.wait(attempt)
+        raise AssertionError
+
+    async def _send(self, pod: Pod, annotations: dict[str, str]) -> Bound | Released | None:
+        """Send the Binding once; None: it may or may not have landed, or the pod has changed under way."""
+        means = self._means
+        with means.telemetry.span("POST binding", kind="client", pod=str(self._pod), node=self.node):
+            if not means.lease.is_valid():
+                raise Deposed(f"this allocator does not lead any more: pod {self._pod} is bound by the next one")
+            may_have_been_sent, self._may_be_sent = self._may_be_sent, True
+            try:
+                await means.kube.bind_pod(
+                    self._pod, self.node, resource_version=pod.metadata.resource_version, annotations=annotations
+                )
+            except (KubeConflict, KubeUnavailable):
+                return None
+            except KubeNotFound:
+                return Released(uid=self._pod.uid, why="the pod is gone")
+            except KubeError as error:
+                if may_have_been_sent:
+                    return None
+                return Released(uid=self._pod.uid, why=str(error))
+            return Bound(uid=self._pod.uid, at=means.clock.monotonic())
+
+    def _judge_again(self, plan: Granted, before: Pod, fresh: Pod) -> Pod:
+        """Return the pod to bind next, or raise what stands in the way of trying again."""
+        if self._means.term.is_overtaken(before, fresh):
+            raise HamiError(f"another allocator has taken over pod {self._pod}")
+        catalog = self._means.world.catalog
+        if pod_demand(plan.pod, catalog) != pod_demand(fresh, catalog):
+            raise HamiError(f"pod {self._pod} asks for other devices than when it was placed")
+        return fresh
+
+    async def _complete(
+        self, verdict: Bound | Released, fresh: Pod | None, annotations: dict[str, str]
+    ) -> Bound | Released:
+        """Write what the pod lacks where somebody else's Binding to the same node came first."""
+        if isinstance(verdict, Bound) and fresh is not None:
+            if all(key in fresh.annotations for key in annotations):
+                return verdict
+            await self._means.kube.patch_pod(self._pod, annotations=dict(annotations))
+        return verdict
+
+    async def _give_up(self, why: str) -> Bound | Released:
+        """End the bind without success: at once if nothing was sent, else when it is proved what became of it."""
+        if not self._may_be_sent:
+            return Released(uid=self._pod.uid, why=why)
+        proved = await self._prove()
+        return Released(uid=self._pod.uid, why=why) if isinstance(proved, Released) else proved
+
+    async def _prove(self) -> Bound | Released:
+        """Find out whether the Binding landed, by moving the pod past it; as long as it takes."""
+        for attempt in count():
+            entry = await self._means.writer.ask(lambda: self._means.world.ledger.entry(self._pod.uid))
+            if entry is None:
+                return Released(uid=self._pod.uid, why="the pod is gone")
+            if entry.is_bound:
+                return Bound(uid=self._pod.uid, at=self._means.clock.monotonic())
+            if not self._means.lease.is_valid():
+                raise Deposed("this allocator does not lead any more")
+            try:
+                verdict = settle(entry, await self._move(), has_patched=True, at=self._means.clock.monotonic())
+            except KubeError:
+                await self._means.backoff.wait(attempt)
+                continue
+            if not isinstance(verdict, StillUnknown):
+                return verdict
+        raise AssertionError
+
+    async def _move(self) -> Pod | None:
+        try:
+            return await self._means.kube.patch_pod(self._pod, annotations={TERM_KEY: self._means.term.mark()})
+        except KubeNotFound:
+            return None
+
+    async def _finish(self, allocation: Allocation, outcome: Bound | Released) -> BindAnswer:
+        """Take the outcome to the books, and undo what only a success may leave behind."""
+        state = await self._means.writer.ask(lambda: self._note(outcome))
+        if isinstance(outcome, Bound) and state is not None:
+            text = f"Successfully binding node [{self.node}] to {self._pod}"
+            self._means.world.duty.news(PodNews(pod=self._pod, reason="BindingSucceed", write=lambda: text))
+            return Done()
+        why = outcome.why if isinstance(outcome, Released) else "the pod ended while it was being bound"
+        await self._undo(allocation)
+        self._means.world.duty.news(PodNews(pod=self._pod, reason="BindingFailed", write=lambda: why, warning=True))
+        return Refused(error=why, retriable=True)
+
+    def _note(self, outcome: Bound | Released) -> State | None:
+        """Apply the outcome unless the watch has been faster; return the state afterwards."""
+        world = self._means.world
+        entry = world.ledger.entry(self._pod.uid)
+        if entry is not None and entry.state is State.BINDING:
+            world.apply(outcome)
+            entry = world.ledger.entry(self._pod.uid)
+        return entry.state if entry is not None else None
+
+    async def _undo(self, allocation: Allocation) -> None:
+        means = self._means
+        await means.locks.open(self._pod.uid)
+        if means.world.is_agents(allocation):
+            try:
+                await means.bus.publish(of_node(self.node, "withdraw"), Withdraw(pod=self._pod, node=self.node))
+            except BoundaryError:
+                return  # it names a pod that the kubelet never admits there
+
+    # A pod without devices
+
+    async def _send_plainly(self, pod: Pod) -> BindAnswer:
+        for attempt in range(3):
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    await self._means.kube.bind_pod(
+                        self._pod, self.node, resource_version=pod.metadata.resource_version, annotations={}
+                    )
+            except (KubeConflict, KubeUnavailable, TimeoutError) as error:
+                fresh = await self._read_again()
+                if fresh is None or fresh.metadata.uid != self._pod.uid or fresh.spec.node_name:
+                    landed = fresh is not None and fresh.spec.node_name == self.node
+                    return Done() if landed else Refused(error=str(error))
+                pod = fresh
+                await self._means.backoff.wait(attempt)
+            except KubeError as error:
+                return Refused(error=str(error))
+            else:
+                return Done()
+        return Refused(error=f"the API server does not accept a binding of pod {self._pod}", retriable=True)
+
+    # Reading
+
+    async def _read(self) -> Pod | None:
+        try:
+            return await self._means.kube.get_pod(self._pod.namespace, self._pod.name)
+        except KubeNotFound:
+            return None
+
+    async def _read_again(self) -> Pod | None:
+        """Read the pod, as often as it takes within the bind's time."""
+        for attempt in count():
+            try:
+                return await self._read()
+            except KubeUnavailable:
+                await self._means.backoff.wait(attempt)
+        raise AssertionError
+
+    def _entry(self, plan: Granted) -> Entry:
+        entry = self._means.world.ledger.entry(self._pod.uid)
+        if entry is not None:
+            return entry
+        return Entry(
+            allocation=plan.allocation, pod=plan.pod, state=State.BINDING, since=0.0, charges={}, is_watched=False
+        )
+
+    def _span(self, name: str, pod: Pod):  # type: ignore[no-untyped-def]
+        return self._means.telemetry.span(name, parent=parent_of_pod(pod), pod=str(self._pod), node=self.node)

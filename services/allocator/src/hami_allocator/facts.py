@@ -1,0 +1,79 @@
+"""What happened, as values: told to integrations as CloudEvents and to people as Kubernetes Events, after the fact.
+
+One rule: nothing here is read back for a decision. The texts are HAMi's (scheduling spec §3.5).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from hami_model.bus.events import CloudEvent
+from hami_model.objects import PodRef
+from msgspec import Struct
+
+MESSAGE_LIMIT = 1024
+"""Characters of a Kubernetes Event's message; the API server refuses more."""
+
+
+class Fact(Struct, frozen=True, kw_only=True):
+    """One fact for the bus: ``kind`` is one of ``EVENT_KINDS``, ``subject`` a pod or a node."""
+
+    kind: str
+    subject: str
+    data: dict[str, object] = {}
+    uid: str = ""
+    """The pod's uid, from which its trace is found."""
+
+
+class PodNews(Struct, frozen=True, kw_only=True):
+    """One Kubernetes Event of a pod. ``write`` makes the message when it is sent, off the deciding path."""
+
+    pod: PodRef
+    reason: str
+    write: Callable[[], str]
+    warning: bool = False
+
+
+def rfc3339(now: float) -> str:
+    """Write an instant as the API server and CloudEvents do, in UTC."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def cloud_event(fact: Fact, *, number: int, source: str, now: float, traceparent: str = "") -> CloudEvent:
+    """Wrap a fact in its envelope; source and number together name it for good."""
+    return CloudEvent(
+        id=f"{source}-{number}",
+        source=f"/hami/allocator/{source}",
+        type=f"io.hami.{fact.kind}.v1",
+        time=rfc3339(now),
+        subject=fact.subject,
+        traceparent=traceparent,
+        data={**fact.data, "uid": fact.uid} if fact.uid else fact.data,
+    )
+
+
+def placed_message(node: str, offered: int, scores: Mapping[str, float]) -> str:
+    """Return HAMi's text for a pod that found its node, cut where an Event must end."""
+    head = f"find fit node({node}), {offered - len(scores)} nodes not fit, {len(scores)} nodes fit("
+    return _listed(head, (f"{name}:{scores[name]:.2f}" for name in sorted(scores)), ")")
+
+
+def unplaced_messages(offered: int, nodes_by_reason: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return HAMi's texts for a pod that no node takes: one for each reason, then the summary."""
+    return (
+        *(
+            _listed(f"{len(names)} nodes {reason}(", iter(sorted(names)), ")")
+            for reason, names in nodes_by_reason.items()
+        ),
+        f"no available node, {offered} nodes do not meet",
+    )
+
+
+def _listed(head: str, words: Iterable[str], tail: str) -> str:
+    """Join words with commas until the limit; what does not fit is an ellipsis."""
+    text = head
+    for word in words:
+        addition = word if text is head else f",{word}"
+        if len(text) + len(addition) + len(tail) + 2 > MESSAGE_LIMIT:
+            return f"{text},…{tail}"
+        text += addition
+    return text + tail

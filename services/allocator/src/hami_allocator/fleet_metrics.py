@@ -1,0 +1,147 @@
+"""``/metrics``: the fleet's page, made aside from a copy and kept for 15 seconds, and the process' own metrics.
+
+One rule: reading the page never holds up deciding, however often it is asked for.
+"""
+
+import asyncio
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+
+import msgspec
+from hami_kit.clock import Clock
+from hami_kit.telemetry import Metrics
+from hami_model.allocation import State
+from hami_model.bus.messages import Booking, NodeUse
+from hami_model.fleet import Fleet
+from hami_model.life import Entry
+from hami_model.quota import Quotas
+from hami_model.vendor import Vendor
+from msgspec import Struct
+from prometheus_client import Gauge
+
+from hami_allocator.answers import node_use
+from hami_allocator.metrics_page import (
+    MigInstance,
+    QuotaUse,
+    container_samples,
+    mig_samples,
+    node_samples,
+    page,
+    quota_samples,
+)
+from hami_allocator.reconcile import Reconcile
+from hami_allocator.world import World
+from hami_allocator.writer import Writer
+
+KEPT = 15.0
+MIG_KEY = "hami.io/vgpu-mig-allocations"
+
+
+class Copy(Struct, frozen=True):
+    """What the page is made of."""
+
+    fleet: Fleet
+    quotas: Quotas
+    entries: tuple[Entry, ...]
+    names: tuple[str, ...]
+
+
+class FleetPage:
+    """The page of all cards, quotas and containers."""
+
+    def __init__(self, world: World, writer: Writer, clock: Clock, *, legacy: bool) -> None:
+        self._world = world
+        self._writer = writer
+        self._clock = clock
+        self._legacy = legacy
+        self._text = ""
+        self._made: float | None = None
+        self._making = asyncio.Lock()
+
+    async def text(self) -> str:
+        """Return the page, at most 15 seconds old."""
+        async with self._making:
+            now = self._clock.monotonic()
+            if self._made is None or now - self._made >= KEPT:
+                copy = await self._writer.ask(self._copy)
+                self._text = await asyncio.to_thread(self._render, copy)
+                self._made = now
+            return self._text
+
+    def _copy(self) -> Copy:
+        world = self._world
+        return Copy(world.fleet.snapshot(), world.quotas.snapshot(), world.ledger.entries, world.fleet.nodes)
+
+    def _render(self, copy: Copy) -> str:
+        uses = [node_use(copy.fleet, self._world.nodes, name) for name in copy.names]
+        bookings = [Booking(allocation=e.allocation, state=e.state) for e in copy.entries]
+        vendors = self._world.catalog.vendors
+        samples = (
+            *node_samples(uses, legacy=self._legacy),
+            *_mig(uses, copy.entries, legacy=self._legacy),
+            *quota_samples(quota_uses(copy.quotas, vendors), legacy=self._legacy),
+            *container_samples(bookings, legacy=self._legacy),
+        )
+        return build_info() + page(samples)
+
+
+def quota_uses(quotas: Quotas, vendors: Iterable[Vendor]) -> tuple[QuotaUse, ...]:
+    """Return every limit and use of every namespace, in the limit's own unit as it stands in the ResourceQuota."""
+    uses = []
+    for namespace in quotas.namespaces:
+        for vendor in vendors:
+            memory, cores = quotas.used(namespace, vendor.word)
+            amounts = (
+                (vendor.resources.memory, memory // max(vendor.resources.memory_factor, 1)),
+                (vendor.resources.cores, cores),
+            )
+            for name, used in amounts:
+                limit = quotas.limit(namespace, name) if name else None
+                if name and (used or limit is not None):
+                    uses.append(QuotaUse(namespace=namespace, name=name, used=used, limit=limit))
+    return tuple(uses)
+
+
+def build_info() -> str:
+    """Return HAMi's build metric with what a Python build can say."""
+    labels = {
+        "version": version("hami-allocator"),
+        "revision": "",
+        "build_date": "",
+        "go_version": "",
+        "compiler": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": f"{platform.system().lower()}/{platform.machine()}",
+    }
+    text = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    name = "hami_build_info"
+    return f"# HELP {name} What this build is\n# TYPE {name} gauge\n{name}{{{text}}} 1\n"
+
+
+def _mig(uses: Sequence[NodeUse], entries: Sequence[Entry], *, legacy: bool):  # type: ignore[no-untyped-def]
+    nodes = {use.node: use for use in uses}
+    for entry in entries:
+        text = entry.pod.annotations.get(MIG_KEY)
+        if text and entry.node in nodes:
+            try:
+                instances = msgspec.json.decode(text, type=list[MigInstance])
+            except msgspec.DecodeError:
+                continue
+            yield from mig_samples(nodes[entry.node], instances, legacy=legacy)
+
+
+class OwnMetrics:
+    """Gauges that are read when the page is."""
+
+    def __init__(self, metrics: Metrics, world: World, writer: Writer, reconcile: Reconcile) -> None:
+        leads = Gauge("hami_allocator_leading", "1 while this process leads", registry=metrics)
+        self.leading = leads
+        Gauge("hami_allocator_letters", "Letters not opened yet", registry=metrics).set_function(lambda: writer.waiting)
+        Gauge(
+            "hami_allocator_unaccounted", "Bound pods whose devices are unknown or doubted", registry=metrics
+        ).set_function(lambda: len(reconcile.complaints))
+        allocations = Gauge("hami_allocator_allocations", "Allocations by state", ["state"], registry=metrics)
+        for state in (State.RESERVED, State.BINDING, State.BOUND, State.ACTIVE):
+            allocations.labels(state).set_function(
+                lambda state=state: sum(e.state is state for e in world.ledger.entries)
+            )

@@ -1,0 +1,145 @@
+"""The leader's duty: what follows from each step of an allocation, and what time brings.
+
+One rule: called by letters of the writer, it only starts things; nothing here waits.
+"""
+
+import asyncio
+from collections import deque
+
+from hami_model.allocation import State
+from hami_model.life import (
+    Bound,
+    Confirmed,
+    Entry,
+    Event,
+    FoundBound,
+    Released,
+    Reserved,
+    Seen,
+)
+
+from hami_allocator.announcer import Announcer
+from hami_allocator.confirm import Confirmer
+from hami_allocator.effects import Means
+from hami_allocator.facts import Fact, PodNews
+from hami_allocator.registrar import Registrar
+
+UNCONFIRMED_AFTER = 300.0
+"""Seconds after which a bound pod that nobody has served is worth an event."""
+
+
+class Leader:
+    """Acts on what the world shows, while we lead."""
+
+    def __init__(
+        self, means: Means, announcer: Announcer, tasks: asyncio.TaskGroup, *, reservation_timeout: float
+    ) -> None:
+        self._means = means
+        self._world = means.world
+        self._announcer = announcer
+        self._tasks = tasks
+        self._reservation_timeout = reservation_timeout
+        self._confirmer = Confirmer(means, tasks)
+        self.registrar = Registrar(means, tasks)
+        self._reserved: deque[tuple[float, str]] = deque()
+        self._unconfirmed: deque[tuple[float, str]] = deque()
+
+    # Duty
+
+    def tell(self, fact: Fact) -> None:
+        """Tell integrations."""
+        self._announcer.tell(fact)
+
+    def news(self, news: PodNews) -> None:
+        """Tell people who look at the pod."""
+        self._announcer.news(news)
+
+    def registered(self, node: str) -> None:
+        """Make durable what our agent told of the node."""
+        self.registrar.ensure(node)
+
+    def after(self, event: Event, before: Entry | None, after: Entry | None) -> None:
+        """Follow up a step: tell it, wait for what must come next, open what it opens."""
+        match event:
+            case Reserved() if after is not None:
+                self._reserved.append((after.since, after.uid))
+                self._tell_step("reserved", after)
+            case Bound() if after is not None and before is not None and not before.is_bound:
+                self._unconfirmed.append((after.since, after.uid))
+                self._tell_step("bound", after)
+            case FoundBound() if after is not None and before is None:
+                self._take_up(after)
+            case Confirmed() if after is not None and before is not None and before.state is not State.ACTIVE:
+                self._tell_step("active", after)
+                self._open_lock(after.uid)
+                self._confirmer.ensure(after)
+            case Seen() if after is not None and after.state is State.ACTIVE:
+                self._confirmer.ensure(after)
+            case Released() if before is not None:
+                self._tell_step("released", before, why=event.why)
+                self._open_lock(before.uid)
+            case _:
+                return
+
+    def take_up(self) -> None:
+        """Begin with everything that stands in the books: locks held, confirmations owed, inventories not written."""
+        for entry in self._world.ledger.entries:
+            self._take_up(entry)
+        for node in self._world.nodes.names:
+            self.registered(node)
+
+    def _take_up(self, entry: Entry) -> None:
+        if entry.state is State.ACTIVE:
+            self._confirmer.ensure(entry)
+            return
+        self._unconfirmed.append((entry.since, entry.uid))
+        node = self._world.nodes.node(entry.node)
+        locks = self._world.locks_for(entry.allocation)
+        if node is not None and locks:
+            self._means.locks.restore(node, locks, entry.allocation.pod, loop_time=asyncio.get_running_loop().time())
+
+    # Time
+
+    def tick(self) -> None:
+        """End reservations nobody came for, let the next one in where a lock is overdue, name who is not served."""
+        now = self._means.clock.monotonic()
+        while self._reserved and now - self._reserved[0][0] >= self._reservation_timeout:
+            since, uid = self._reserved.popleft()
+            entry = self._world.ledger.entry(uid)
+            if entry is not None and entry.state is State.RESERVED and entry.since == since:
+                why = f"reserved {self._reservation_timeout:g} s ago and not bound since"
+                self._world.apply(Released(uid=uid, why=why))
+        while self._unconfirmed and now - self._unconfirmed[0][0] >= UNCONFIRMED_AFTER:
+            _, uid = self._unconfirmed.popleft()
+            self._call_out(uid)
+        for uid in self._means.locks.overdue(asyncio.get_running_loop().time()):
+            self._open_lock(uid)
+
+    def _call_out(self, uid: str) -> None:
+        entry = self._world.ledger.entry(uid)
+        if entry is None or entry.state is not State.BOUND:
+            return
+        pod = entry.allocation.pod
+        data: dict[str, object] = {"node": entry.node, "seconds": UNCONFIRMED_AFTER}
+        self.tell(Fact(kind="unconfirmed", subject=str(pod), uid=uid, data=data))
+        self._open_lock(uid)
+
+    # What it starts
+
+    def _open_lock(self, uid: str) -> None:
+        if self._means.locks.holds(uid):
+            self._tasks.create_task(self._means.locks.open(uid), name=f"open lock of {uid}")
+
+    def _tell_step(self, kind: str, entry: Entry, **more: object) -> None:
+        pod = entry.allocation.pod
+        data = {"node": entry.node, "devices": _devices(entry), **more}
+        self.tell(Fact(kind=kind, subject=str(pod), uid=pod.uid, data=data))
+
+
+def _devices(entry: Entry) -> dict[str, object]:
+    """Return the devices by container, as people and dashboards read them."""
+    return {
+        c.name: [{"uuid": g.uuid, "vendor": g.vendor, "memory": g.memory, "cores": g.cores} for g in c.grants]
+        for c in entry.allocation.containers
+        if c.grants
+    }

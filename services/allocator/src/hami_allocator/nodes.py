@@ -1,0 +1,169 @@
+"""The nodes as last seen, and what their cards are: from their annotations, or from our agent's word.
+
+One rule: a node is judged again only when something that the judgement reads has changed. Plain code: the writer calls
+it, and acts on the changes that it returns.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from hami_model.bus.messages import Heartbeat, Inventory
+from hami_model.catalog import Catalog
+from hami_model.device import Device
+from hami_model.objects import Node
+from msgspec import Struct
+
+from hami_allocator.liveness import Handshake, Hearing, Heartbeats, is_plugin_there, shake
+from hami_allocator.registration import Claim, Memory, Source, agent_words, claims, is_selected, remember
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One vendor's cards on one node, as they are from now on; ``claim`` None = gone."""
+
+    node: str
+    word: str
+    claim: Claim | None
+    ready: bool = True
+
+
+class Known(Struct):
+    """What is known of one node."""
+
+    node: Node | None = None
+    told: Inventory | None = None
+    unhealthy: frozenset[str] = frozenset()
+    memory: Memory = Memory()
+    handshakes: dict[str, Handshake] = {}
+    claims: dict[str, Claim] = {}
+    ready: dict[str, bool] = {}
+
+
+class Nodes:
+    """All nodes by name."""
+
+    def __init__(self, catalog: Catalog, selector: Mapping[str, str], hearing: Hearing) -> None:
+        self._catalog = catalog
+        self._selector = selector
+        self._known: dict[str, Known] = {}
+        self.heartbeats = Heartbeats(hearing)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return every node that the API server shows."""
+        return tuple(name for name, known in self._known.items() if known.node is not None)
+
+    def node(self, name: str) -> Node | None:
+        """Return the node as last seen."""
+        known = self._known.get(name)
+        return known.node if known else None
+
+    def known(self, name: str) -> Known | None:
+        """Return all that is known of a node."""
+        return self._known.get(name)
+
+    def source(self, name: str, word: str) -> Source | None:
+        """Return who serves the vendor's cards on the node."""
+        known = self._known.get(name)
+        claim = known.claims.get(word) if known else None
+        return claim.source if claim else None
+
+    def needs_lock(self, name: str, word: str) -> bool:
+        """Say whether whoever serves the vendor there finds its pod by the lock; our agent says when it does not."""
+        known = self._known.get(name)
+        if known is None or self.source(name, word) is not Source.AGENT:
+            return True
+        return known.told is None or not known.told.identifies_pods
+
+    def devices(self, name: str) -> tuple[Device, ...]:
+        """Return all cards of a node."""
+        known = self._known.get(name)
+        return tuple(d for claim in known.claims.values() for d in claim.devices) if known else ()
+
+    def saw(self, node: Node, now: float) -> tuple[Change, ...]:
+        """Take note of a node; return what changed about its cards."""
+        name = node.metadata.name
+        known = self._known.setdefault(name, Known())
+        before = known.node
+        known.node = node
+        if before is not None and _reads_alike(before, node):
+            return ()
+        known.memory = remember(node, known.memory, self._catalog)
+        if agent_words(node):
+            self.heartbeats.expect(name)
+        return self._judge(name, known, now)
+
+    def gone(self, name: str) -> tuple[Change, ...]:
+        """Forget a node; return what changed about its cards."""
+        known = self._known.pop(name, None)
+        self.heartbeats.forget(name)
+        return tuple(Change(node=name, word=word, claim=None) for word in known.claims) if known else ()
+
+    def told(self, inventory: Inventory, now: float) -> tuple[Change, ...]:
+        """Take note of an agent's inventory; return what changed about its node's cards."""
+        known = self._known.setdefault(inventory.node, Known())
+        known.told = inventory
+        self.heartbeats.heard(inventory.node)
+        return self._judge(inventory.node, known, now)
+
+    def heard(self, beat: Heartbeat, now: float) -> tuple[Change, ...]:
+        """Take note of a heartbeat; return what changed about who serves its node."""
+        known = self._known.get(beat.node)
+        if known is None:
+            return ()
+        was_alive = self.heartbeats.is_alive(beat.node)
+        self.heartbeats.heard(beat.node)
+        known.unhealthy = frozenset(beat.unhealthy)
+        return () if was_alive else self._judge(beat.node, known, now)
+
+    def is_inventory_current(self, beat: Heartbeat) -> bool:
+        """Say whether we have the inventory that the heartbeat names."""
+        known = self._known.get(beat.node)
+        return known is not None and known.told is not None and known.told.digest == beat.digest
+
+    def tick(self, now: float) -> tuple[Change, ...]:
+        """Judge again who is still there; return what changed."""
+        return tuple(
+            change
+            for name, known in self._known.items()
+            for word, claim in known.claims.items()
+            if (ready := self._is_ready(name, known, claim, now)) is not known.ready.get(word)
+            for change in (self._turn(name, known, word, ready=ready),)
+        )
+
+    def _turn(self, name: str, known: Known, word: str, *, ready: bool) -> Change:
+        known.ready[word] = ready
+        return Change(node=name, word=word, claim=known.claims[word], ready=ready)
+
+    def _judge(self, name: str, known: Known, now: float) -> tuple[Change, ...]:
+        found = {c.word: c for c in self._claims(known, now)}
+        changes = []
+        for word in dict.fromkeys([*known.claims, *found]):
+            claim = found.get(word)
+            ready = claim is not None and self._is_ready(name, known, claim, now)
+            if claim != known.claims.get(word) or ready is not known.ready.get(word):
+                changes.append(Change(node=name, word=word, claim=claim, ready=ready))
+            known.ready[word] = ready
+        known.claims = found
+        return tuple(changes)
+
+    def _claims(self, known: Known, now: float) -> Iterable[Claim]:
+        if known.node is None or not is_selected(known.node, self._selector):
+            return ()
+        node = known.node
+        known.handshakes = {v.word: shake(v, node, known.handshakes.get(v.word), now) for v in self._catalog.vendors}
+        there = {v.word: is_plugin_there(v, node, known.handshakes[v.word], now) for v in self._catalog.vendors}
+        return claims(node, known.told, known.memory, self._catalog, there)
+
+    def _is_ready(self, name: str, known: Known, claim: Claim, now: float) -> bool:
+        if claim.source is Source.AGENT:
+            return self.heartbeats.is_alive(name)
+        vendor = self._catalog.by_word(claim.word)
+        handshake = known.handshakes.get(claim.word) or Handshake(None, now)
+        return known.node is not None and is_plugin_there(vendor, known.node, handshake, now)
+
+
+def _reads_alike(before: Node, after: Node) -> bool:
+    return (
+        before.metadata.annotations == after.metadata.annotations
+        and before.metadata.labels == after.metadata.labels
+        and before.status == after.status
+    )

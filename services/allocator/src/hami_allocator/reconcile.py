@@ -1,0 +1,185 @@
+"""From the watches to the books: nodes, pods and quotas as Kubernetes shows them.
+
+One rule: Kubernetes is the durable truth, and a list replaces what was known. Long lists are taken in portions, so
+that a filter never waits behind one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from hami_kit.clock import Clock
+from hami_kit.kube.reflector import ChangeKind
+from hami_model.allocation import State
+from hami_model.catalog import Catalog
+from hami_model.objects import Node, Pod, PodRef, ResourceQuota
+from hami_model.observe import Doubtful, Malformed, Notice, Unaccounted, gone, has_ended, missing, observe
+
+from hami_allocator.agents import Agents
+from hami_allocator.facts import Fact
+from hami_allocator.world import World
+from hami_allocator.writer import Writer
+
+T = TypeVar("T")
+PORTION = 100
+"""Objects of a list that are taken at once."""
+
+
+class Reconcile:
+    """Takes what reflectors bring to the writer."""
+
+    def __init__(self, world: World, writer: Writer, agents: Agents, clock: Clock) -> None:
+        self._world = world
+        self._writer = writer
+        self._agents = agents
+        self._clock = clock
+        self._names = device_resources(world.catalog)
+        self._quotas: set[tuple[str, str]] = set()
+        self.complaints: dict[str, Notice] = {}
+        """Pods that are not accounted for as they say, by uid."""
+        self.doubtful: list[PodRef] = []
+        """Pods that a list lacks and no watch has shown: somebody must read them."""
+
+    # Pods
+
+    def pods_listed(self, pods: Sequence[Pod], _version: str) -> None:
+        """Take a list of all pods."""
+        self._in_portions(pods, self.saw)
+        self._writer.tell(lambda: self._retain(pods))
+
+    def pod_changed(self, kind: ChangeKind, pod: Pod) -> None:
+        """Take one pod's change."""
+        gone_now = kind is ChangeKind.DELETED
+        self._writer.tell(lambda: self._pod_gone(pod.metadata.uid) if gone_now else self.saw(pod))
+
+    def saw(self, pod: Pod) -> None:
+        """Take note of a pod as it is now; one letter's work."""
+        uid = pod.metadata.uid
+        entry = self._world.ledger.entry(uid)
+        if entry is None and not asks_for_any(pod, self._names):
+            return
+        if pod.spec.node_name or has_ended(pod):
+            self._world.unbound.pop(uid, None)
+        else:
+            self._world.unbound[uid] = pod
+        sight = observe(entry, pod, self._world.catalog, self._world.nodes.devices, at=self._clock.monotonic())
+        self._world.apply(*sight.events)
+        for notice in sight.notices:
+            self._complain(uid, notice)
+        if has_ended(pod):
+            self.complaints.pop(uid, None)
+
+    def _pod_gone(self, uid: str) -> None:
+        self._world.unbound.pop(uid, None)
+        self.complaints.pop(uid, None)
+        self._world.apply(*gone(self._world.ledger.entry(uid)).events)
+
+    def _retain(self, pods: Sequence[Pod]) -> None:
+        """Forget every pod that a list does not have."""
+        there = {pod.metadata.uid for pod in pods}
+        for uid in [uid for uid in self._world.unbound if uid not in there]:
+            del self._world.unbound[uid]
+        for uid in [uid for uid in self.complaints if uid not in there]:
+            del self.complaints[uid]
+        sight = missing(self._world.ledger.entries, pods)
+        self._world.apply(*sight.events)
+        for notice in sight.notices:
+            self._complain("", notice)
+
+    def _complain(self, uid: str, notice: Notice) -> None:
+        """Tell a complaint once, however often the watch shows the pod."""
+        if isinstance(notice, Doubtful):
+            entry = self._world.ledger.entry(notice.pod.uid)
+            if entry is not None and entry.state is State.BOUND:
+                self.doubtful.append(notice.pod)
+            return
+        if self.complaints.get(uid) == notice:
+            return
+        self.complaints[uid] = notice
+        self._world.duty.tell(_fact(notice, uid))
+
+    # Nodes
+
+    def nodes_listed(self, nodes: Sequence[Node], _version: str) -> None:
+        """Take a list of all nodes."""
+        self._in_portions(nodes, self._saw_node)
+        there = {node.metadata.name for node in nodes}
+        self._writer.tell(
+            lambda: [self._node_gone(name) for name in self._world.nodes.names if name not in there] and None
+        )
+
+    def node_changed(self, kind: ChangeKind, node: Node) -> None:
+        """Take one node's change."""
+        gone_now = kind is ChangeKind.DELETED
+        self._writer.tell(lambda: self._node_gone(node.metadata.name) if gone_now else self._saw_node(node))
+
+    def _saw_node(self, node: Node) -> None:
+        changes = self._world.nodes.saw(node, self._clock.monotonic())
+        self._world.fleet.set_node(node)
+        self._agents.note(changes)
+
+    def _node_gone(self, name: str) -> None:
+        self._agents.note(self._world.nodes.gone(name))
+        self._world.fleet.drop(name)
+
+    # Quotas
+
+    def quotas_listed(self, quotas: Sequence[ResourceQuota], _version: str) -> None:
+        """Take a list of all quotas."""
+
+        def take() -> None:
+            there = {(q.metadata.namespace, q.metadata.name) for q in quotas}
+            for namespace, name in self._quotas - there:
+                self._drop_quota(namespace, name)
+            for quota in quotas:
+                self._set_quota(quota)
+
+        self._writer.tell(take)
+
+    def quota_changed(self, kind: ChangeKind, quota: ResourceQuota) -> None:
+        """Take one quota's change."""
+        meta = quota.metadata
+        if kind is ChangeKind.DELETED:
+            self._writer.tell(lambda: self._drop_quota(meta.namespace, meta.name))
+        else:
+            self._writer.tell(lambda: self._set_quota(quota))
+
+    def _set_quota(self, quota: ResourceQuota) -> None:
+        self._quotas.add((quota.metadata.namespace, quota.metadata.name))
+        self._world.quotas.set(quota.metadata.namespace, quota.metadata.name, quota.spec.hard or {})
+
+    def _drop_quota(self, namespace: str, name: str) -> None:
+        self._quotas.discard((namespace, name))
+        self._world.quotas.drop(namespace, name)
+
+    def _in_portions(self, items: Sequence[T], take: Callable[[T], None]) -> None:
+        def portion(start: int) -> None:
+            for item in items[start : start + PORTION]:
+                take(item)
+
+        for start in range(0, len(items), PORTION):
+            self._writer.tell(lambda start=start: portion(start))  # type: ignore[misc]
+
+
+def device_resources(catalog: Catalog) -> frozenset[str]:
+    """Return every resource name by which a pod can ask any vendor for devices."""
+    names = ((r.count, r.memory, r.cores, r.percentage, r.priority) for r in (v.resources for v in catalog.vendors))
+    return frozenset(name for of_vendor in names for name in of_vendor if name)
+
+
+def asks_for_any(pod: Pod, names: frozenset[str]) -> bool:
+    """Say whether any container names one of the resources; cheap, since every pod of the cluster is asked."""
+    return any(
+        not names.isdisjoint(amounts)
+        for container in pod.all_containers
+        if container.resources is not None
+        for amounts in (container.resources.limits, container.resources.requests)
+        if amounts
+    )
+
+
+def _fact(notice: Malformed | Unaccounted, uid: str) -> Fact:
+    subject = str(notice.pod)
+    if isinstance(notice, Unaccounted):
+        data: dict[str, object] = {"node": notice.node, "vendors": list(notice.vendors)}
+        return Fact(kind="unaccounted", subject=subject, uid=uid, data=data)
+    return Fact(kind="malformed", subject=subject, uid=uid, data={"node": notice.node, "error": notice.why})
