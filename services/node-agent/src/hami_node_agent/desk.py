@@ -64,6 +64,7 @@ class Office(Struct, frozen=True, kw_only=True):
     telemetry: Telemetry
     clock: Clock
     turn: asyncio.Lock
+    patience: float = PATIENCE
 
 
 class Desk:
@@ -94,7 +95,7 @@ class Desk:
             asker = await self._witness.of_ids(ids)
             if asker is None:
                 raise Refusal(
-                    f"no single pod of this node can be told to have asked for {self.resource.name} ({', '.join(ids)}): "
+                    f"no one pod of this node can be told to have asked for {self.resource.name} ({', '.join(ids)}): "
                     "create the pod again"
                 )
             with self._office.telemetry.span(
@@ -111,9 +112,9 @@ class Desk:
         grants = await self._grants(asker, len(ids))
         entry = self._entry(asker, tuple(ids), grants, served=True)
         await self._wait_room(asker, lambda: self._objection(entry))
-        spec = self._spec(asker)
+        receiver = Receiver(uid=asker.pod.uid, name=asker.container, spec=await self._spec(asker))
         try:
-            given = self.resource.limiter(Receiver(uid=asker.pod.uid, name=asker.container, spec=spec), grants)
+            given = self.resource.limiter(receiver, grants)
         except OSError as e:
             raise Refusal(f"the container's folder cannot be made on the node: {e}", asker) from e
         self._office.table.put(entry)
@@ -122,7 +123,7 @@ class Desk:
 
     async def _grants(self, asker: Asker, count: int) -> tuple[Grant, ...]:
         """Return what the allocation gives the container; wait for one that is on its way, then read the pod once."""
-        found = await self._office.pods.wait_for(lambda: self._granted(asker), PATIENCE)
+        found = await self._office.pods.wait_for(lambda: self._granted(asker), self._office.patience)
         if found is None:
             await self._office.reader.read(asker.pod.namespace, asker.pod.name)
             found = self._granted(asker)
@@ -182,7 +183,7 @@ class Desk:
         start = self._office.clock.monotonic()
         while (why := objection()) is not None:
             waited = self._office.clock.monotonic() - start
-            if waited >= (PATIENCE if self._office.releases.expected else LAG):
+            if waited >= (self._office.patience if self._office.releases.expected else LAG):
                 raise Refusal(why, asker)
             await self._office.releases.sweep()
             await asyncio.sleep(PAUSE)
@@ -199,7 +200,10 @@ class Desk:
             served=served,
         )
 
-    def _spec(self, asker: Asker) -> Container | None:
+    async def _spec(self, asker: Asker) -> Container | None:
+        """Return the container's spec; of a pod known only from its push, what the API server has, if it answers."""
+        if self._office.pods.get(asker.pod.uid) is None:
+            await self._office.reader.read(asker.pod.namespace, asker.pod.name)
         pod = self._office.pods.get(asker.pod.uid)
         return next((c for c in pod.all_containers if c.name == asker.container), None) if pod is not None else None
 

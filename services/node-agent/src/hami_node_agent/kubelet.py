@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import msgspec
@@ -53,8 +53,20 @@ class KubeletUnreachable(Exception):
     """PodResources did not answer, or refused to for now."""
 
 
+class Sights(Protocol):
+    """The kubelet's view of who has which IDs; both raise ``KubeletUnreachable``."""
+
+    async def list_pods(self) -> tuple[ListedPod, ...]:
+        """Return every active pod."""
+        ...
+
+    async def get_pod(self, namespace: str, name: str) -> ListedPod | None:
+        """Return one pod, or None where the kubelet has not admitted it, or has forgotten it."""
+        ...
+
+
 class PodResources:
-    """The kubelet's view of who has which IDs."""
+    """What PodResources shows, over its socket."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket

@@ -12,7 +12,7 @@ from pathlib import Path
 from hami_kit.clock import Clock
 from hami_model.objects import PodRef
 
-from hami_node_agent.kubelet import KubeletUnreachable, PodResources
+from hami_node_agent.kubelet import KubeletUnreachable, Sights
 from hami_node_agent.pods import NodePods
 from hami_node_agent.table import Entry, Table
 
@@ -33,7 +33,7 @@ class Releases:
         *,
         table: Table,
         pods: NodePods,
-        kubelet: PodResources,
+        kubelet: Sights,
         pods_folder: Path,
         clock: Clock,
         on_release: OnRelease,

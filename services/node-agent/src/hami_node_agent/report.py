@@ -60,9 +60,9 @@ class Reports:
         self._news = asyncio.Event()
 
     @property
-    def waiting(self) -> int:
-        """Count the statements that nobody has acknowledged yet."""
-        return len(self._waiting)
+    def waiting(self) -> tuple[Confirm | Refuse, ...]:
+        """Return the statements that nobody has acknowledged yet."""
+        return tuple(statement.message for statement in self._waiting.values())
 
     def confirm(self, entry: Entry, *, parent: str) -> None:
         """State that a container was served with its cards."""

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from hami_node_agent import identity
 from hami_node_agent.identity import Candidate, Offer, PodView, Wanting
-from hami_node_agent.kubelet import KubeletUnreachable, ListedPod, PodResources
+from hami_node_agent.kubelet import KubeletUnreachable, ListedPod, Sights
 from hami_node_agent.pods import NodePods
 from hami_node_agent.table import Entry, Table
 
@@ -46,7 +46,7 @@ class Witness:
     """Finds the container that a call about one resource is for."""
 
     def __init__(
-        self, *, resource: str, vendor: str, table: Table, pods: NodePods, kubelet: PodResources, reader: Reader
+        self, *, resource: str, vendor: str, table: Table, pods: NodePods, kubelet: Sights, reader: Reader
     ) -> None:
         self._resource = resource
         self._vendor = vendor
