@@ -25,7 +25,7 @@ class Catalog(Struct, frozen=True, dict=True):
             ("common word", [v.word for v in catalog.vendors]),
             ("count resource", [v.resources.count for v in catalog.vendors]),
         ):
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = sorted({name for name in names if name and names.count(name) > 1})
             if twice:
                 raise DomainError(f"the device config gives {what} {twice[0]} to two vendors: rename one of them")
         return catalog

@@ -1,0 +1,79 @@
+"""HAMi's device-config.yaml as values, and the catalog made from it."""
+
+from typing import Any
+
+import pytest
+from hami_model import config, vendors
+from hami_model.catalog import Catalog
+from hami_model.errors import DomainError
+
+
+def test_the_chart_brings_every_vendor() -> None:
+    """Ascend chips come only where they are switched on."""
+    on = vendors.build(config.DEFAULTS, ascend=True, iluvatar=False)
+    off = vendors.build(config.DEFAULTS, ascend=False, iluvatar=False)
+
+    assert ("NVIDIA", "MLU") == off.words
+    assert {"Ascend310P", "Ascend910C", "Ascend910B4-1"} < set(on.words)
+    assert 9 == len(on.vendors)
+
+
+def test_a_section_that_is_absent_is_a_vendor_less() -> None:
+    """A file with one section knows one vendor, under the names it gives."""
+    catalog = vendors.build(config.parse({"nvidia": {"resourceCountName": "x.io/gpu"}}), ascend=True, iluvatar=False)
+
+    assert ("NVIDIA",) == catalog.words
+    assert "x.io/gpu" == catalog.by_word("NVIDIA").resources.count
+    assert 1 == catalog.by_word("NVIDIA").resources.memory_factor
+
+
+def test_unknown_words_are_told_apart() -> None:
+    """A word from a message may be anybody's; a word from our own books must be known."""
+    catalog = vendors.build(config.DEFAULTS, ascend=False, iluvatar=False)
+
+    assert catalog.find("TPU") is None
+    with pytest.raises(KeyError):
+        catalog.by_word("TPU")
+
+
+@pytest.mark.parametrize(
+    ("raw", "complaint"),
+    [
+        ({}, "all configurations are empty"),
+        (None, "all configurations are empty"),
+        ({"nvidia": {}, "vnpus": None}, "all configurations are empty"),
+        ([], "all configurations are empty"),
+        ({"vnpus": [{"chipName": "310P3"}]}, "vnpus is a list, as before HAMi 2.9"),
+        ({"nvidia": {"defaultGPUNum": "one"}}, "nvidia.defaultGPUNum"),
+        ({"vnpus": {"configs": [{}]}}, "vnpus.configs"),
+        ({"nvidia": {"migProfileAllowlist": [{"models": ["A30"]}]}}, "without models or profiles"),
+        ({"nvidia": {"migProfileAllowlist": [{"models": ["A30"], "profiles": ["6gb"]}]}}, "'6gb' is unlike 1g.5gb"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused(raw: Any, complaint: str) -> None:
+    """The sentence names the key."""
+    with pytest.raises(DomainError, match=complaint):
+        config.parse(raw)
+
+
+def test_keys_that_nobody_knows_are_ignored() -> None:
+    """Files of newer and older releases still say what they say."""
+    assert config.DeviceConfig(cambricon=config.Names(resource_count_name="x")) == config.parse(
+        {"cambricon": {"resourceCountName": "x", "future": 1}, "future": {}}
+    )
+
+
+def test_two_vendors_cannot_share_a_resource() -> None:
+    """A container would be served twice for one ask."""
+    catalog = vendors.build(config.DEFAULTS, ascend=False, iluvatar=False)
+
+    with pytest.raises(DomainError, match="gives common word NVIDIA to two vendors"):
+        Catalog.of([*catalog.vendors, catalog.by_word("NVIDIA")])
+    with pytest.raises(DomainError, match=r"gives count resource x\.io/card to two vendors"):
+        vendors.build(
+            config.parse(
+                {"nvidia": {"resourceCountName": "x.io/card"}, "cambricon": {"resourceCountName": "x.io/card"}}
+            ),
+            ascend=False,
+            iluvatar=False,
+        )
