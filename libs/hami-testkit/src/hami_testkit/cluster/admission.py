@@ -1,7 +1,8 @@
 """Webhook call-outs: what every MutatingWebhookConfiguration in the store says about a new object.
 
 One rule: a webhook that fails is passed over or fatal as its failurePolicy says; a patch that does not apply is
-always fatal. CEL matchConditions are not evaluated: the webhook is called for more objects than on a real server.
+always fatal. CEL matchConditions are not evaluated; the annotation ``ONLY_FOR`` of the configuration stands for the
+one condition that the chart writes: the pod names one of these resources.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from hami_testkit.cluster.selectors import has_labels, label_selector
 from hami_testkit.cluster.status import ApiError, Json
 from hami_testkit.cluster.store import Store
 
+ONLY_FOR = "standin.hami.io/only-for-resources"
 USER = {"username": "system:admin", "groups": ["system:masters", "system:authenticated"]}
 
 
@@ -43,8 +45,11 @@ class Webhooks:
     async def admit(self, resource: Resource, obj: Json, *, dry_run: bool) -> tuple[Json, list[str]]:
         """Return the object as the webhooks change it, and their warnings; a denial is raised."""
         warnings: list[str] = []
-        for configuration in sorted(self._store.of(WEBHOOKS).objects.items()):
-            for webhook in configuration[1].object.get("webhooks") or []:
+        for _, stored in sorted(self._store.of(WEBHOOKS).objects.items()):
+            only = (stored.object["metadata"].get("annotations") or {}).get(ONLY_FOR, "")
+            if only and not names_resource(obj, frozenset(only.split(","))):
+                continue
+            for webhook in stored.object.get("webhooks") or []:
                 if self._is_asked(webhook, resource, obj):
                     obj = await self._call(webhook, resource, obj, dry_run=dry_run, warnings=warnings)
         return obj, warnings
@@ -112,6 +117,14 @@ class Webhooks:
                     f"an error on the server ({content[:200]!r}) has prevented the request from succeeding"
                 )
             return content
+
+
+def names_resource(pod: Json, names: frozenset[str]) -> bool:
+    """Say whether a container or init container of the pod asks for one of the resources, in requests or limits."""
+    spec = pod.get("spec") or {}
+    containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    parts = [part for c in containers for part in (c.get("resources") or {}).values() if isinstance(part, dict)]
+    return any(not names.isdisjoint(part) for part in parts)
 
 
 def _is_about(rule: Json, resource: Resource) -> bool:

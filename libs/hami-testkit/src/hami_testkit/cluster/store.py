@@ -19,6 +19,10 @@ from hami_testkit.cluster.status import Json, expired
 from hami_testkit.cluster.watch import Change, Hub
 
 
+FIRST_REVISION = 1000
+"""Where the counter starts; a watch from before gets 410, as on a server that has compacted."""
+
+
 class Page(msgspec.Struct, frozen=True):
     """One page of a list; ``rest`` is what later pages of the same snapshot hold."""
 
@@ -33,7 +37,7 @@ class Collection:
     def __init__(self, resource: Resource, *, history: int) -> None:
         self.resource = resource
         self.objects: dict[Key, Stored] = {}
-        self.compacted = 0
+        self.compacted = FIRST_REVISION
         self.hub = Hub(resource)
         self._changes: deque[Change] = deque()
         self._history = history
@@ -77,7 +81,7 @@ class Store:
     """All collections behind one revision counter."""
 
     def __init__(self, *, history: int = 100_000) -> None:
-        self.revision = 1
+        self.revision = FIRST_REVISION
         self._history = history
         self._collections: dict[Resource, Collection] = {}
         self._pages: dict[str, Page] = {}
