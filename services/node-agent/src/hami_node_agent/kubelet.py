@@ -6,7 +6,7 @@ and always awaited to its end; Get rebuilds nothing.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,16 +80,13 @@ class PodResources:
     async def get_pod(self, namespace: str, name: str) -> ListedPod | None:
         """Return one pod, or None where the kubelet has not admitted it, or has forgotten it."""
         request = pb.GetPodResourcesRequest(pod_name=name, pod_namespace=namespace)
-        for _ in range(RATE_LIMIT_TRIES):
-            try:
-                return _listed((await self._stub().Get(request, timeout=CALL_TIMEOUT)).pod_resources)
-            except grpc.aio.AioRpcError as e:
-                if e.code() in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.NOT_FOUND}:
-                    return None
-                if e.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                    raise KubeletUnreachable(_sentence(e)) from e
-            await asyncio.sleep(RATE_LIMIT_PAUSE)
-        raise KubeletUnreachable("the kubelet's PodResources refuses more calls for now (its rate limit)")
+        try:
+            answer = await self._patiently(lambda: self._stub().Get(request, timeout=CALL_TIMEOUT))
+        except grpc.aio.AioRpcError as e:
+            if e.code() in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.NOT_FOUND}:
+                return None
+            raise KubeletUnreachable(_sentence(e)) from e
+        return _listed(answer.pod_resources)
 
     async def close(self) -> None:
         """Close the connection; the next call opens a new one."""
@@ -99,10 +96,23 @@ class PodResources:
 
     async def _list(self) -> pb.ListPodResourcesResponse:
         try:
-            answer: pb.ListPodResourcesResponse = await self._stub().List(pb.ListPodResourcesRequest())
+            answer: pb.ListPodResourcesResponse = await self._patiently(
+                lambda: self._stub().List(pb.ListPodResourcesRequest())
+            )
         except grpc.aio.AioRpcError as e:
             raise KubeletUnreachable(_sentence(e)) from e
         return answer
+
+    async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Call again, soon, where the kubelet's rate limit stands against it."""
+        for _ in range(RATE_LIMIT_TRIES):
+            try:
+                return await call()
+            except grpc.aio.AioRpcError as e:
+                if e.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+            await asyncio.sleep(RATE_LIMIT_PAUSE)
+        return await call()
 
     def _stub(self) -> Any:
         if self._channel is None:

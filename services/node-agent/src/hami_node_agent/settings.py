@@ -1,0 +1,19 @@
+"""What the agent can be told: its node, its kubelet, its cards, its bus."""
+
+from pathlib import Path
+from typing import Annotated
+
+from hami_kit.settings import Address, CommonSettings, Setting
+
+
+class Settings(CommonSettings, frozen=True, kw_only=True):
+    """Serves the cards of one node to its kubelet, and tells the allocator what it serves."""
+
+    node_name: Annotated[str, Setting("name of the own node in Kubernetes")]
+    kubeconfig: Annotated[str, Setting("absent: the pod's own account", env="KUBECONFIG")] = ""
+    device_config: Annotated[Path | None, Setting("HAMi's device-config.yaml; absent: the chart's defaults")] = None
+    hook_path: Annotated[Path, Setting("host folder that has vgpu/ with the library")] = Path("/usr/local")
+    lock_dir: Annotated[Path, Setting("host folder of the lock that containers share")] = Path("/tmp/vgpulock")  # noqa: S108  HAMi compat
+    kubelet_dir: Annotated[Path, Setting("the kubelet's root folder")] = Path("/var/lib/kubelet")
+    probes: Annotated[str, Setting("where cards come from: sim:<cards.yaml>, or nvml")] = "nvml"
+    health_listen: Annotated[Address, Setting("host:port of /healthz, /readyz and /metrics")] = Address("0.0.0.0", 9394)
