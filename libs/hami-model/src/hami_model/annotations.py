@@ -11,6 +11,7 @@ from hami_model.allocation import Allocation, ContainerGrants, Grant
 from hami_model.catalog import Catalog
 from hami_model.demands import pod_demand, with_roles
 from hami_model.errors import BadDemand, DomainError, MalformedAllocation
+from hami_model.keys import ALLOCATING, BIND_PHASE, BIND_TIME, NODE, SUCCESS, TIME, is_served
 from hami_model.objects import Pod, PodRef
 from hami_model.register import decode_links, decode_register, encode_links, encode_register
 from hami_model.units import INT32_MAX
@@ -20,13 +21,6 @@ __all__ = [
     "BIND_PHASE", "BIND_TIME", "NODE", "SUCCESS", "TIME", "allocation_annotations", "check_size", "decode_links",
     "decode_pod", "decode_register", "encode_links", "encode_pod", "encode_register", "is_served", "read_allocation",
 ]  # fmt: skip
-
-NODE = "hami.io/vgpu-node"
-TIME = "hami.io/vgpu-time"
-BIND_PHASE = "hami.io/bind-phase"
-BIND_TIME = "hami.io/bind-time"
-ALLOCATING = "allocating"
-SUCCESS = "success"
 
 MOST_BYTES = 256 * 1024
 """What the API server allows all annotations of an object together."""
@@ -102,11 +96,6 @@ def read_allocation(catalog: Catalog, pod: Pod) -> Allocation | None:
         for (container, role), given in zip(with_roles(pod), grants, strict=True)
     )
     return Allocation(pod=PodRef.of(pod), node=pod.spec.node_name, containers=containers)
-
-
-def is_served(pod: Pod) -> bool:
-    """Say whether a device plugin has marked the pod as served: ``hami.io/bind-phase: success``."""
-    return pod.annotations.get(BIND_PHASE) == SUCCESS
 
 
 def check_size(present: Mapping[str, str], added: Mapping[str, str]) -> None:

@@ -4,9 +4,9 @@ from msgspec import json, structs
 
 from hami_model import selectors
 from hami_model.allocation import Allocation
-from hami_model.annotations import is_served
 from hami_model.config import Chip, Vnpus
 from hami_model.device import Device
+from hami_model.keys import is_served
 from hami_model.objects import Node, Pod
 from hami_model.register import decode_register
 from hami_model.vendor import MUTEX_LOCK, NOW, AnnotationKeys, Constraints, ResourceNames, Selectors, Vendor

@@ -2,8 +2,8 @@
 
 from hami_model import selectors
 from hami_model.allocation import Allocation
-from hami_model.annotations import is_served
 from hami_model.config import Nvidia
+from hami_model.keys import is_served
 from hami_model.objects import Pod
 from hami_model.vendor import MUTEX_LOCK, AnnotationKeys, Constraints, ResourceNames, Selectors, Vendor
 from hami_model.vendors.nvidia.admission import admit

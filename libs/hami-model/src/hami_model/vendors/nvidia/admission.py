@@ -48,7 +48,8 @@ def _is_mine(vendor: Vendor, container: Container) -> bool:
     if limits.limit(container, names.count) is not None:
         return limits.count(container, names.count) != 0
     parts = (names.cores, names.memory, names.percentage)
-    return settings(vendor).default_count > 0 and any(limits.limit(container, name) is not None for name in parts)
+    can_default = names.count and settings(vendor).default_count > 0
+    return bool(can_default) and any(limits.limit(container, name) is not None for name in parts)
 
 
 def _environment(vendor: Vendor, container: Container) -> Iterator[Change]:
@@ -71,7 +72,7 @@ def _defaults(vendor: Vendor, container: Container) -> Iterator[Change]:
     if limits.limit(container, names.count) is None:
         count = canonical(settings(vendor).default_count)
         yield Change(container=container.name, limit=(names.count, count))
-    if limits.asked(container, names.cores) is None and _wants_whole_card(vendor, container):
+    if names.cores and limits.asked(container, names.cores) is None and _wants_whole_card(vendor, container):
         yield Change(container=container.name, limit=(names.cores, "100"))
 
 

@@ -1,0 +1,15 @@
+"""The pod annotations that all vendors share, by name."""
+
+from hami_model.objects import Pod
+
+NODE = "hami.io/vgpu-node"
+TIME = "hami.io/vgpu-time"
+BIND_PHASE = "hami.io/bind-phase"
+BIND_TIME = "hami.io/bind-time"
+ALLOCATING = "allocating"
+SUCCESS = "success"
+
+
+def is_served(pod: Pod) -> bool:
+    """Say whether a device plugin has marked the pod as served: ``hami.io/bind-phase: success``."""
+    return pod.annotations.get(BIND_PHASE) == SUCCESS
