@@ -61,7 +61,7 @@ def _believed(pod: Pod, catalog: Catalog, demand: PodDemand, devices: Sequence[D
             positions.append(_read(claim, pod, demand, devices, complaints))
         except MalformedAllocation as error:
             complaints.append(
-                f"{claim} cannot be believed: {error}; every card of {word} on {pod.spec.node_name} is held until it ends"
+                f"{claim} cannot be believed: {error}; each {word} card of {pod.spec.node_name} is held until it ends"
             )
             unread.add(word)
     known = Allocation(
