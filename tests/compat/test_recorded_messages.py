@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import Struct
-
 from hami_model.bus import messages
 from hami_model.bus.codec import decode, encode, title
 from hami_model.bus.events import CloudEvent
+from msgspec import Struct
 
 RECORDINGS = sorted((Path(__file__).parent / "wire").glob("*.json"))
 STRUCTS = [kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, Struct)]
