@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from cyclopts import App, Parameter
+from hami_kit import traces
+from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import parent_of_pod
 from hami_model.bus import subjects
 from hami_model.bus.events import CloudEvent
 from rich.console import Console
 
-from hamictl import session, traces, views
+from hamictl import session, views
 from hamictl.errors import Problem
 from hamictl.session import Where
 
@@ -149,7 +151,10 @@ async def _trace(where: Where, namespace: str, name: str) -> list[traces.Branch]
     if not where.traces_url:
         raise Problem("HAMI_TRACES_URL is not set: say where traces are read, such as http://jaeger:16686", code=2)
     parent = parent_of_pod(await session.pod(where, namespace, name)) or ""
-    return traces.tree(await traces.fetch(where.traces_url, parent.split("-")[1]))
+    try:
+        return traces.tree(await traces.fetch(where.traces_url, parent.split("-")[1]))
+    except BoundaryError as e:
+        raise Problem(str(e)) from e
 
 
 def _split(pod: str, namespace: str) -> tuple[str, str]:

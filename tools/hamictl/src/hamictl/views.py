@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 
+from hami_kit.traces import Branch
 from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import Booking, Explanation, NodeUse, NodeVerdict
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
-
-from hamictl.traces import Branch
 
 
 def _table(*columns: str) -> Table:

@@ -9,7 +9,13 @@ from typing import Any
 import httpx
 from msgspec import Struct
 
-from hamictl.errors import Problem
+from hami_kit.errors import BoundaryError
+
+
+class TraceUnavailable(BoundaryError):
+    """The trace cannot be read: nothing answers, or it is not there (yet)."""
+
+    retriable = True
 
 
 class Branch(Struct, frozen=True, kw_only=True):
@@ -25,17 +31,17 @@ class Branch(Struct, frozen=True, kw_only=True):
 
 
 async def fetch(url: str, trace_id: str) -> list[dict[str, Any]]:
-    """Return the spans of a trace as Jaeger writes them; raise ``Problem`` where there are none."""
+    """Return the spans of a trace as Jaeger writes them; raise ``TraceUnavailable`` where there are none."""
     address = f"{url.rstrip('/')}/api/traces/{trace_id}"
     try:
-        async with httpx.AsyncClient(timeout=5) as client:
+        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
             answer = await client.get(address)
     except httpx.HTTPError as e:
-        raise Problem(f"nothing answers at HAMI_TRACES_URL={url} ({e}): start a Jaeger-compatible backend there") from e
+        raise TraceUnavailable(f"nothing that answers as Jaeger does is at {url} ({e})") from e
     if answer.status_code == 404:
-        raise Problem(f"no trace {trace_id} at {url}: it may not have arrived yet, or traces are not exported")
+        raise TraceUnavailable(f"no trace {trace_id} at {url}: it may not have arrived yet, or traces are not exported")
     if answer.status_code != 200:
-        raise Problem(f"{address} answered {answer.status_code}")
+        raise TraceUnavailable(f"{address} answered {answer.status_code}")
     traces = answer.json()["data"]
     services = {key: p["serviceName"] for key, p in traces[0]["processes"].items()}
     return [{**span, "service": services.get(span["processID"], "")} for span in traces[0]["spans"]]

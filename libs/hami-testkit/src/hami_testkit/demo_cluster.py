@@ -1,0 +1,108 @@
+"""The demo's eyes and hands: the API server as kubectl uses it, and the bus as hamictl does."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from hami_kit import bus as buses
+from hami_kit.bus import Bus, BusSettings
+from hami_kit.errors import BoundaryError
+from hami_kit.telemetry import Telemetry
+from hami_model.bus import subjects
+from hami_model.bus.messages import AskSnapshot, ExplainAnswer, ExplainPod, Explanation, Snapshot, SnapshotAnswer
+
+from hami_testkit.stack import Stack
+
+Json = dict[str, Any]
+DEADLINE = 30.0
+"""Seconds for any one thing of the demo to happen."""
+NAMESPACE = "default"
+
+
+class DemoCluster:
+    """One running system, as its user sees it."""
+
+    def __init__(self, system: Stack, http: httpx.AsyncClient, bus: Bus) -> None:
+        self.system = system
+        self._http = http
+        self._bus = bus
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, system: Stack) -> AsyncIterator["DemoCluster"]:
+        """Talk to a system for the length of a block."""
+        async with (
+            httpx.AsyncClient(base_url=system.at.api, timeout=DEADLINE, trust_env=False) as http,
+            buses.connect(BusSettings(url=system.at.nats), name="demo", telemetry=Telemetry()) as bus,
+        ):
+            await asyncio.wait_for(bus.wait_connected(), DEADLINE)
+            yield cls(system, http, bus)
+
+    async def wait_devices(self) -> None:
+        """Wait until every node of the plan has told of its devices."""
+        file = self.system.plan.nodes
+        names = {item["metadata"]["name"] for item in yaml.safe_load(file.read_text())["items"]} if file else set()
+        async with asyncio.timeout(DEADLINE):
+            while not names <= {node.node for node in (await self.snapshot()).nodes if node.devices}:
+                await asyncio.sleep(0.1)
+
+    async def snapshot(self) -> Snapshot:
+        """Return what the allocator knows; empty while nobody leads yet."""
+        try:
+            answer = await self._bus.request(subjects.SNAPSHOT, AskSnapshot(), SnapshotAnswer, timeout=5)
+        except BoundaryError:
+            return Snapshot(nodes=[], bookings=[])
+        return answer if isinstance(answer, Snapshot) else Snapshot(nodes=[], bookings=[])
+
+    async def explain(self, pod: Json) -> Explanation | None:
+        """Ask why a pod is where it is."""
+        meta = pod["metadata"]
+        question = ExplainPod(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
+        answer = await self._bus.request(subjects.EXPLAIN, question, ExplainAnswer, timeout=5)
+        return answer if isinstance(answer, Explanation) else None
+
+    async def apply(self, file: Path) -> tuple[list[Json], list[str]]:
+        """Create every pod of a manifest; return them as stored, with the warnings that kubectl would show."""
+        pods, warnings = [], []
+        for manifest in yaml.safe_load_all(file.read_text()):
+            answer = await self._http.post(f"/api/v1/namespaces/{NAMESPACE}/pods", json=manifest)
+            if answer.status_code != 201:
+                raise RuntimeError(f"{file.name}: {answer.json().get('message', answer.text)}")
+            warnings += [w.split('"')[1] for w in answer.headers.get_list("warning")]
+            pods.append(answer.json())
+        return pods, warnings
+
+    async def pods(self) -> list[Json]:
+        """Return all pods."""
+        items: list[Json] = (await self._http.get(f"/api/v1/namespaces/{NAMESPACE}/pods")).json()["items"]
+        return items
+
+    def environment(self, pod: Json) -> dict[str, dict[str, str]]:
+        """Return what each container of a running pod got from the device plugin, by container."""
+        meta, node = pod["metadata"], pod["spec"]["nodeName"]
+        folder = self.system.plan.folder / "k" / node / "containers"
+        found = {}
+        for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
+            file = folder / f"{meta['uid']}_{container['name']}.json"
+            envs = json.loads(file.read_text())["envs"] if file.exists() else {}
+            if envs:
+                found[container["name"]] = envs
+        return found
+
+
+def is_running(pod: Json) -> bool:
+    """Say whether the kubelet has started the pod."""
+    return bool(pod["status"].get("phase") == "Running")
+
+
+def refusal(pod: Json) -> str:
+    """Return why the scheduler found no node for the pod, empty while it has not said so."""
+    for condition in pod["status"].get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return str(condition.get("message", ""))
+    return ""
