@@ -1,15 +1,208 @@
-"""One rule, one line, for one card or for forty thousand: columns and a demand in, a mask of who passes out."""
+"""One rule, one line, for one card or for forty thousand: columns and a demand in, a mask of who passes out.
+
+One rule: a check looks at each card by itself, and booking more never makes a card pass; what depends on the cards
+taken before (``Ask.room``, NUMA runs, pickers) is the walk's. ``None`` = the check does not apply: everybody passes.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import assert_never
 
-from msgspec import Struct
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct, structs
 
+from hami_model.columns import Ints, Mask, Rows
+from hami_model.policies import MUTEX, PodPolicies
+from hami_model.quota import Room
 from hami_model.reason import Reason
+from hami_model.request import Demand, Exactly, Percent, Whole
+from hami_model.vendor import Constraints, Picker, Vendor
+
+WHOLE_CARD = 100
+"""All cores of a card, in percent."""
+
+Codes = npt.NDArray[np.int8]
+"""For each row the position of the first check that refuses it, or ``FITS``."""
+FITS = -1
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """One demand with all that the pod and the process say about it."""
+
+    vendor: Vendor
+    demand: Demand
+    constraints: Constraints = Constraints()
+    policies: PodPolicies = PodPolicies()
+    room: Room = Room()
+    """What the namespace's quota still allows, cards taken before subtracted."""
+    checks: tuple["Check", ...] = ()
+    picker: Picker | None = None
+
+    @property
+    def cores(self) -> int:
+        """Return the cores wanted of each card; more than a card has means the whole of it (HAMi compat)."""
+        return min(self.demand.cores, WHOLE_CARD)
+
+    def memory_on(self, rows: Rows) -> Ints | int:
+        """Return the MiB wanted of each card, as one number where it is the same on all."""
+        match self.demand.memory:
+            case Exactly(mib):
+                return mib
+            case Percent(percent):
+                wanted: Ints = rows.memory * percent // 100
+                return wanted
+            case Whole():
+                return rows.memory
+            case _ as never:
+                assert_never(never)
+
+    def total_cores(self, rows: Rows) -> Ints | int:
+        """Return what the cards have; a soft split counts in percent, whatever unit the node lists (HAMi compat)."""
+        return WHOLE_CARD if self.constraints.soft_split else rows.cores
 
 
 class Check(Struct, frozen=True):
     """A rule with the reason it gives; its place in the tuple is its priority."""
 
     reason: Reason
-    passes: Callable[..., Any]
+    passes: Callable[[Rows, Ask], Mask | None]
+
+
+def mode_served(rows: Rows, ask: Ask) -> Mask | None:
+    """The node splits cards in software, if the pod wants that."""
+    return rows.soft_split if ask.constraints.soft_split else None
+
+
+def healthy(rows: Rows, ask: Ask) -> Mask | None:
+    """The card works, and somebody alive serves it."""
+    return rows.healthy
+
+
+def not_cordoned(rows: Rows, ask: Ask) -> Mask | None:
+    """Nobody closed the card to new pods."""
+    return ~rows.cordoned if ask.vendor.keys.cordon else None
+
+
+def model_allowed(rows: Rows, ask: Ask) -> Mask | None:
+    """The pod's lists of models, and its kinds of operation (HAMi's vgpu-mode), allow the card."""
+    rules = ask.constraints
+    if rules.use_models is None and rules.nouse_models is None and rules.modes is None:
+        return None
+    models = np.array([_names(model, rules) for model in rows.cards.models], dtype=np.bool_)
+    modes = np.array([rules.modes is None or mode in rules.modes for mode in rows.cards.modes], dtype=np.bool_)
+    allowed: Mask = models[rows.model] & modes[rows.mode] if len(models) else np.zeros(len(rows), dtype=np.bool_)
+    return allowed
+
+
+def uuid_allowed(rows: Rows, ask: Ask) -> Mask | None:
+    """The pod's lists of cards allow this one."""
+    use, nouse = ask.constraints.use_uuids, ask.constraints.nouse_uuids
+    if use is None and nouse is None:
+        return None
+    allowed = [
+        device is not None and (use is None or device.id in use) and (nouse is None or device.id not in nouse)
+        for device in rows.entries
+    ]
+    return np.array(allowed, dtype=np.bool_)
+
+
+def slot_free(rows: Rows, ask: Ask) -> Mask | None:
+    """One more pod may share the card."""
+    return rows.used_slots < rows.slots
+
+
+def unshared_if_mutex(rows: Rows, ask: Ask) -> Mask | None:
+    """Under the policy ``mutex`` nobody else is on the card."""
+    return rows.used_slots == 0 if MUTEX in ask.constraints.card_policies else None
+
+
+def within_quota(rows: Rows, ask: Ask) -> Mask | None:
+    """The namespace may take this much more."""
+    room = ask.room
+    if room == Room():
+        return None
+    fits = np.ones(len(rows), dtype=np.bool_)
+    if room.memory is not None:
+        fits &= np.maximum(ask.memory_on(rows) - rows.paid_memory, 0) <= room.memory
+    if room.cores is not None:
+        fits &= np.maximum(ask.cores - rows.paid_cores, 0) <= room.cores
+    return fits
+
+
+def memory_free(rows: Rows, ask: Ask) -> Mask | None:
+    """The memory asked for is not booked."""
+    return rows.free_memory >= ask.memory_on(rows)
+
+
+def cores_free(rows: Rows, ask: Ask) -> Mask | None:
+    """The cores asked for are not booked."""
+    wanted = ask.cores
+    free: Ints = np.maximum(ask.total_cores(rows) - rows.used_cores, 0)
+    return free >= wanted if wanted else None
+
+
+def alone_if_exclusive(rows: Rows, ask: Ask) -> Mask | None:
+    """Who asks for a whole card never joins one in use. HAMi compat: a card of other than 100 cores is never whole."""
+    if ask.cores != WHOLE_CARD:
+        return None
+    fits: Mask = (rows.used_slots == 0) | np.asarray(ask.total_cores(rows) != WHOLE_CARD)
+    return fits
+
+
+def computing_left(rows: Rows, ask: Ask) -> Mask | None:
+    """Who asks for no cores still finds some: a card whose cores are all booked takes nobody."""
+    if ask.cores:
+        return None
+    total = ask.total_cores(rows)
+    fits: Mask = np.asarray(total == 0) | (rows.used_cores != total)
+    return fits
+
+
+CHECKS = (
+    Check(Reason.MODE_MISMATCH, mode_served),
+    Check(Reason.UNHEALTHY, healthy),
+    Check(Reason.CORDONED, not_cordoned),
+    Check(Reason.TYPE_MISMATCH, model_allowed),
+    Check(Reason.UUID_MISMATCH, uuid_allowed),
+    Check(Reason.SLOTS_EXHAUSTED, slot_free),
+    Check(Reason.EXCLUSIVE_CONFLICT, unshared_if_mutex),
+    Check(Reason.QUOTA_EXCEEDED, within_quota),
+    Check(Reason.INSUFFICIENT_MEMORY, memory_free),
+    Check(Reason.INSUFFICIENT_CORES, cores_free),
+    Check(Reason.EXCLUSIVE_CONFLICT, alone_if_exclusive),
+    Check(Reason.COMPUTE_EXHAUSTED, computing_left),
+)
+"""What every vendor's cards are asked, most important first."""
+
+NODE_WIDE = frozenset({Reason.MODE_MISMATCH})
+"""Reasons that concern the node and are counted once, whatever number of cards it has (HAMi compat)."""
+
+
+def ask_of(vendor: Vendor, demand: Demand, *, constraints: Constraints, policies: PodPolicies, room: Room) -> Ask:
+    """Put together all that decides about one demand."""
+    known = structs.replace(constraints, card_policies=policies.card_words)
+    return Ask(
+        vendor=vendor,
+        demand=demand,
+        constraints=known,
+        policies=policies,
+        room=room,
+        checks=CHECKS if vendor.checks is None else vendor.checks,
+        picker=None if vendor.choose is None else vendor.choose(vendor, demand, known),
+    )
+
+
+def first_refusals(rows: Rows, ask: Ask) -> Codes:
+    """Return, for each row, the position of the first check that refuses it, or ``FITS``."""
+    codes = np.full(len(rows), FITS, dtype=np.int8)
+    for position in range(len(ask.checks) - 1, -1, -1):
+        mask = ask.checks[position].passes(rows, ask)
+        if mask is not None:
+            codes[~mask] = position
+    return codes
+
+
+def _names(model: str, rules: Constraints) -> bool:
+    text = model.upper()
+    is_used = rules.use_models is None or any(item in text for item in rules.use_models)
+    return is_used and not any(item in text for item in rules.nouse_models or ())

@@ -21,7 +21,7 @@ NOBODY = 0
 _NUMBERS = (
     "node", "memory", "cores", "slots", "used_memory", "used_cores", "used_slots", "numa", "index", "model", "mode",
 )  # fmt: skip
-_FLAGS = ("healthy", "cordoned")
+_FLAGS = ("healthy", "cordoned", "soft_split")
 _FIRST_ROWS = 64
 
 
@@ -43,6 +43,7 @@ class Cards:
     """Position in ``modes``."""
     healthy: Mask
     cordoned: Mask
+    soft_split: Mask
 
     def __init__(self) -> None:
         for name in _NUMBERS:
@@ -126,7 +127,7 @@ class Cards:
         self.numa[row], self.index[row] = device.numa, device.index
         self.model[row] = self.models.setdefault(device.model, len(self.models))
         self.mode[row] = self.modes.setdefault(device.mode, len(self.modes))
-        self.healthy[row], self.cordoned[row] = device.healthy, False
+        self.healthy[row], self.cordoned[row], self.soft_split[row] = device.healthy, False, False
 
     def _grow(self, rows: int) -> None:
         room = len(self.node)
@@ -156,7 +157,7 @@ class Cards:
 class Rows:
     """Some rows of ``Cards``: one node, a few, or all. ``scratch`` gives uses that may be changed freely."""
 
-    __slots__ = ("cards", "used_cores", "used_memory", "used_slots", "where")
+    __slots__ = ("cards", "paid_cores", "paid_memory", "used_cores", "used_memory", "used_slots", "where")
 
     def __init__(self, cards: Cards, where: Where) -> None:
         self.cards = cards
@@ -164,6 +165,9 @@ class Rows:
         self.used_memory = cards.used_memory[where]
         self.used_cores = cards.used_cores[where]
         self.used_slots = cards.used_slots[where]
+        self.paid_memory: Ints | int = 0
+        """What the pod's quota already pays for on each card and nobody uses now: room left by an init container."""
+        self.paid_cores: Ints | int = 0
 
     def __len__(self) -> int:
         return len(self.used_slots)
@@ -174,6 +178,14 @@ class Rows:
         twin.used_memory, twin.used_cores = twin.used_memory.copy(), twin.used_cores.copy()
         twin.used_slots = twin.used_slots.copy()
         return twin
+
+    def paid_on(self, position: int) -> tuple[int, int]:
+        """Return what the pod's quota already pays for on one card: memory and cores."""
+        memory, cores = self.paid_memory, self.paid_cores
+        return (
+            memory if isinstance(memory, int) else int(memory[position]),
+            cores if isinstance(cores, int) else int(cores[position]),
+        )
 
     @property
     def node(self) -> Ints:
@@ -214,6 +226,11 @@ class Rows:
     def cordoned(self) -> Mask:
         """Closed to new pods."""
         return self.cards.cordoned[self.where]
+
+    @property
+    def soft_split(self) -> Mask:
+        """The node splits cards in software."""
+        return self.cards.soft_split[self.where]
 
     @property
     def model(self) -> Ints:

@@ -14,7 +14,8 @@ from hami_model.charge import Card, Charge, Charges
 from hami_model.columns import NOBODY, Cards, Ints
 from hami_model.device import Device
 from hami_model.objects import Node
-from hami_model.vendor import NodeMarks
+from hami_model.selectors import listed
+from hami_model.vendor import NodeMarks, Vendor
 
 _FIRST_NODES = 64
 _SUMS = 3
@@ -125,7 +126,7 @@ class Fleet:
     def set_node(self, node: Node) -> None:
         """Take note of what the node's annotations say beside the inventory, such as cordoned cards."""
         name = node.metadata.name
-        read = {v.word: v.node_marks(v, node) for v in self.catalog.vendors if v.node_marks is not None}
+        read = {vendor.word: _marks(vendor, node) for vendor in self.catalog.vendors}
         self._note(name, marks={word: marks for word, marks in read.items() if marks != UNMARKED})
 
     def set_ready(self, node: str, word: str, ready: bool) -> None:  # noqa: FBT001  the one thing that is set
@@ -141,15 +142,14 @@ class Fleet:
         """Add to what is booked on the node's cards."""
         booked = self._booked.setdefault(node, {})
         for card, more in charges.items():
-            before = booked.get(card, Charge())
-            booked[card] = structs.replace(before + more, parts=before.parts + more.parts)
+            booked[card] = booked.get(card, Charge()) + more
             self._count(node, card, more, sign=1)
 
     def discharge(self, node: str, charges: Charges) -> None:
         """Take back what ``charge`` added."""
         booked = self._booked.get(node, {})
         for card, less in charges.items():
-            rest = _less(booked.get(card, Charge()), less)
+            rest = booked.get(card, Charge()) - less
             booked[card] = rest
             if rest == Charge():
                 del booked[card]
@@ -183,7 +183,7 @@ class Fleet:
         """Write what changes without a new list of cards: health, cordon, use."""
         node_id, cards = self.ids.get(node, NOBODY), self.cards[word]
         standing, booked = self.standing(node), self.use(node)
-        cordoned, ready = self.marks(node, word).cordoned, self.is_ready(node, word)
+        marks, ready = self.marks(node, word), self.is_ready(node, word)
         start, stop = cards.ranges.get(node_id, (0, 0))
         for row in range(start, stop):
             device = cards.devices[row]
@@ -191,7 +191,8 @@ class Fleet:
                 continue
             used = booked.get((word, device.id), Charge())
             cards.healthy[row] = ready and device.healthy and device.id not in standing.unhealthy
-            cards.cordoned[row] = device.id in cordoned
+            cards.cordoned[row] = device.id in marks.cordoned
+            cards.soft_split[row] = marks.soft_split
             cards.used_slots[row], cards.used_cores[row], cards.used_memory[row] = used.slots, used.cores, used.memory
 
     def _count(self, node: str, card: Card, change: Charge, *, sign: int) -> None:
@@ -233,14 +234,9 @@ class Fleet:
         self._free_ids.append(node_id)
 
 
-def _less(booked: Charge, less: Charge) -> Charge:
-    parts = list(booked.parts)
-    for part in less.parts:
-        if part in parts:
-            parts.remove(part)
-    return Charge(
-        slots=booked.slots - less.slots,
-        memory=booked.memory - less.memory,
-        cores=booked.cores - less.cores,
-        parts=tuple(parts),
+def _marks(vendor: Vendor, node: Node) -> NodeMarks:
+    text = node.annotations.get(vendor.keys.cordon) if vendor.keys.cordon else None
+    return NodeMarks(
+        cordoned=frozenset(listed(text) or ()),
+        soft_split=vendor.soft_split is not None and vendor.soft_split(vendor, node),
     )

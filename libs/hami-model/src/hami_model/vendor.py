@@ -168,5 +168,3 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """Bonus on a node's score for grants by container; None = 0."""
     best_bonus: float = 0.0
     """The most that ``node_score`` gives for one container: how far the search for the best node must look."""
-    node_marks: Callable[["Vendor", Node], NodeMarks] | None = None
-    """Read what the node's annotations say beside the inventory; None = nothing."""

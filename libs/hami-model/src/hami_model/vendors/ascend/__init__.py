@@ -10,6 +10,7 @@ from hami_model.keys import is_served
 from hami_model.objects import Node, Pod
 from hami_model.register import decode_register
 from hami_model.vendor import MUTEX_LOCK, NOW, AnnotationKeys, Constraints, ResourceNames, Selectors, Vendor
+from hami_model.vendors.ascend import groups
 from hami_model.vendors.ascend.admission import admit
 from hami_model.vendors.ascend.demand import demand
 from hami_model.vendors.ascend.templates import Family, settings, splits_softly, trim
@@ -58,6 +59,9 @@ def _vendor(chip: Chip, family: Family) -> Vendor:
         annotations=_extras,
         confirmed=is_served,
         soft_split=_is_soft,
+        choose=groups.choose,
+        node_score=groups.node_score if groups.has_networks(word) else None,
+        best_bonus=groups.BEST_BONUS if groups.has_networks(word) else 0.0,
     )
 
 

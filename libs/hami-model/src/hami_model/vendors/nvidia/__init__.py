@@ -6,6 +6,7 @@ from hami_model.config import Nvidia
 from hami_model.keys import is_served
 from hami_model.objects import Pod
 from hami_model.vendor import MUTEX_LOCK, AnnotationKeys, Constraints, ResourceNames, Selectors, Vendor
+from hami_model.vendors.nvidia import topology
 from hami_model.vendors.nvidia.admission import admit
 from hami_model.vendors.nvidia.demand import demand
 from hami_model.vendors.nvidia.discovery import discover
@@ -50,6 +51,7 @@ def vendor(config: Nvidia) -> Vendor:
         constraints=_constraints,
         annotations=_no_extras,
         confirmed=is_served,
+        choose=topology.choose,
     )
 
 
