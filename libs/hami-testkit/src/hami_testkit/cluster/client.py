@@ -63,23 +63,23 @@ class ApiClient:
                 raise ApiError(answer.status, found.get("message", ""), reason=reason, details=details)
             return Answer(answer.status, dict(answer.headers), found)
 
-    async def get(self, path: str, **query: str | int) -> Json:
+    async def get(self, path: str, query: Query | None = None) -> Json:
         """Read an object or a list."""
         return (await self.send("GET", path, query=query)).object
 
-    async def create(self, path: str, body: Json, **query: str | int) -> Json:
+    async def create(self, path: str, body: Json, query: Query | None = None) -> Json:
         """Create an object under the path of its list."""
         return (await self.send("POST", path, body, query=query)).object
 
-    async def replace(self, path: str, body: Json, **query: str | int) -> Json:
+    async def replace(self, path: str, body: Json, query: Query | None = None) -> Json:
         """Replace an object."""
         return (await self.send("PUT", path, body, query=query)).object
 
-    async def patch(self, path: str, body: Any, *, content: str = MERGE, **query: str | int) -> Json:
+    async def patch(self, path: str, body: Any, *, content: str = MERGE, query: Query | None = None) -> Json:
         """Patch an object."""
         return (await self.send("PATCH", path, body, content=content, query=query)).object
 
-    async def delete(self, path: str, body: Json | None = None, **query: str | int) -> Json:
+    async def delete(self, path: str, body: Json | None = None, query: Query | None = None) -> Json:
         """Delete an object."""
         return (await self.send("DELETE", path, body, query=query)).object
 
@@ -129,7 +129,7 @@ class Informer:
         query: dict[str, str | int] = {"limit": 500}
         found: dict[str, Json] = {}
         while True:
-            page = await self._client.get(self._path, **query)
+            page = await self._client.get(self._path, query=query)
             found |= {item["metadata"]["uid"]: item for item in page["items"]}
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:

@@ -9,20 +9,21 @@ import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from hami_testkit.cluster.admission import ONLY_FOR
 from hami_testkit.cluster.extender import Extender, hami_extender
 from hami_testkit.cluster.faults import Faults
-from hami_testkit.cluster.kubelet import Kubelet
-from hami_testkit.cluster.kubelet.client import ApiClient
 from hami_testkit.cluster.registry import Registry
 from hami_testkit.cluster.resources import NODES, WEBHOOKS
 from hami_testkit.cluster.scheduler import KubeScheduler
 from hami_testkit.cluster.server import ApiServer, api_server
 from hami_testkit.cluster.status import Json
+
+if TYPE_CHECKING:
+    from hami_testkit.cluster.kubelet import Kubelet
 
 
 class Standin:
@@ -94,6 +95,10 @@ class Standin:
     @asynccontextmanager
     async def kubelets_running(self, root: Path) -> AsyncIterator[dict[str, Kubelet]]:
         """Run a kubelet for every node that exists now, each in ``root/<node>``, until the block is left."""
+        # gRPC takes half a second to import: only who asks for kubelets pays it
+        from hami_testkit.cluster.kubelet import Kubelet  # noqa: PLC0415
+        from hami_testkit.cluster.kubelet.client import ApiClient  # noqa: PLC0415
+
         names = [key[1] for key in self.registry.store.of(NODES).objects]
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(ApiClient(self.url))

@@ -18,7 +18,6 @@ from hami_testkit.cluster.selectors import Selection
 from hami_testkit.cluster.status import Json, expired
 from hami_testkit.cluster.watch import Change, Hub
 
-
 FIRST_REVISION = 1000
 """Where the counter starts; a watch from before gets 410, as on a server that has compacted."""
 
