@@ -82,14 +82,6 @@ def test_an_init_container_that_failed_will_run_again() -> None:
     assert charge(allocation, its_pod(allocation)) == charge(allocation, its_pod(allocation, ended={"c0": 1}))
 
 
-def test_the_hardware_keeps_the_slice_of_an_ended_init_container() -> None:
-    """A MIG slice lives until the pod ends, whoever in the pod it was made for."""
-    slice_ = Grant(vendor=A[0], uuid=A[1], memory=4864, cores=15, custom={"start": 0, "size": 1})
-    allocation = an_allocation(held(Role.INIT, slice_), held(Role.APP))
-
-    assert {A: Charge(parts=(slice_.custom,))} == charge(allocation, its_pod(allocation, ended={"c0": 0}))
-
-
 GRANTS = st.builds(on, st.sampled_from([A, B]), st.integers(0, 9000), st.integers(0, 100))
 INIT = st.builds(
     lambda role, grants: held(role, *grants), st.sampled_from([Role.INIT, Role.SIDECAR]), st.lists(GRANTS, max_size=3)

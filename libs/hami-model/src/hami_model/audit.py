@@ -5,7 +5,7 @@ One rule: use is defined by the allocations; wherever something else is booked, 
 
 from collections.abc import Iterable, Mapping
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from hami_model.charge import NOTHING, Card, Charge, Charges, charge
 from hami_model.life import Entry
@@ -36,8 +36,7 @@ def use_of(entries: Iterable[Entry]) -> dict[str, dict[Card, Charge]]:
     for entry in entries:
         there = total.setdefault(entry.node, {})
         for card, cost in charge(entry.allocation, entry.pod).items():
-            before = there.get(card, NOTHING)
-            there[card] = structs.replace(before + cost, parts=before.parts + cost.parts)
+            there[card] = there.get(card, NOTHING) + cost
     return total
 
 
@@ -63,7 +62,7 @@ def _node_discrepancies(counted: NodeUses, booked: NodeUses) -> Iterable[Discrep
         right, there = counted.get(node, {}), booked.get(node, {})
         for word, uuid in dict.fromkeys([*right, *there]):
             is_counted, is_booked = right.get((word, uuid), NOTHING), there.get((word, uuid), NOTHING)
-            if _comparable(is_counted) != _comparable(is_booked):
+            if is_counted != is_booked:
                 yield Discrepancy(where=node, vendor=word, uuid=uuid, counted=is_counted, booked=is_booked)
 
 
@@ -72,10 +71,6 @@ def _quota_discrepancies(counted: QuotaUses, booked: QuotaUses) -> Iterable[Disc
         right, there = counted.get((namespace, word), (0, 0)), booked.get((namespace, word), (0, 0))
         if right != there:
             yield Discrepancy(where=namespace, vendor=word, counted=_charge(right), booked=_charge(there))
-
-
-def _comparable(cost: Charge) -> tuple[int, int, int, list[str]]:
-    return cost.slots, cost.memory, cost.cores, sorted(map(repr, cost.parts))
 
 
 def _charge(used: tuple[int, int]) -> Charge:

@@ -7,9 +7,9 @@ sidecars started before it.
 
 from collections.abc import Iterable, Mapping
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from hami_model.allocation import Allocation, ContainerGrants, Grant
+from hami_model.allocation import Allocation, ContainerGrants
 from hami_model.objects import Container, ContainerStatus, Pod
 from hami_model.request import Role
 
@@ -18,22 +18,24 @@ Card = tuple[str, str]
 
 
 class Charge(Struct, frozen=True, kw_only=True):
-    """What is booked on one card: slots, memory in MiB, cores in percent.
-
-    ``parts`` are the vendor's own facts of each slice (``Grant.custom``), such as MIG placements; the hardware keeps a
-    slice until the pod ends, so those of init containers stay.
-    """
+    """What is booked on one card: slots, memory in MiB, cores in percent."""
 
     slots: int = 0
     memory: int = 0
     cores: int = 0
-    parts: tuple[dict[str, object], ...] = ()
 
     def __add__(self, other: "Charge") -> "Charge":
         return Charge(
             slots=self.slots + other.slots,
             memory=self.memory + other.memory,
             cores=self.cores + other.cores,
+        )
+
+    def __sub__(self, other: "Charge") -> "Charge":
+        return Charge(
+            slots=self.slots - other.slots,
+            memory=self.memory - other.memory,
+            cores=self.cores - other.cores,
         )
 
     def __or__(self, other: "Charge") -> "Charge":
@@ -53,11 +55,8 @@ def charge(allocation: Allocation, pod: Pod) -> dict[Card, Charge]:
     """Return what the allocation costs on each card, given how far the pod's init containers are."""
     running = _together(c for c in allocation.containers if c.role is not Role.INIT)
     starting = {} if has_initialised(pod) else _largest_start(allocation.containers)
-    parts = _parts(allocation)
-    return {
-        card: structs.replace(starting.get(card, NOTHING) | running.get(card, NOTHING), parts=parts.get(card, ()))
-        for card in dict.fromkeys([*starting, *running, *parts])
-    }
+    cards = dict.fromkeys([*starting, *running])
+    return {card: starting.get(card, NOTHING) | running.get(card, NOTHING) for card in cards}
 
 
 def has_initialised(pod: Pod) -> bool:
@@ -103,9 +102,3 @@ def _of_container(container: ContainerGrants) -> dict[Card, Charge]:
             slots=slots, memory=before.memory + grant.memory, cores=before.cores + grant.cores
         )
     return total
-
-
-def _parts(allocation: Allocation) -> dict[Card, tuple[dict[str, object], ...]]:
-    grants: list[Grant] = [g for c in allocation.containers for g in c.grants if g.custom]
-    cards = dict.fromkeys((g.vendor, g.uuid) for g in grants)
-    return {card: tuple(g.custom for g in grants if (g.vendor, g.uuid) == card) for card in cards}
