@@ -10,6 +10,7 @@ from hami_model.vendors.nvidia import topology
 from hami_model.vendors.nvidia.admission import admit
 from hami_model.vendors.nvidia.demand import demand
 from hami_model.vendors.nvidia.discovery import discover
+from hami_model.vendors.nvidia.partitions import WITH_PARTITIONS
 
 WORD = "NVIDIA"
 MODE = "nvidia.com/vgpu-mode"
@@ -51,6 +52,7 @@ def vendor(config: Nvidia) -> Vendor:
         constraints=_constraints,
         annotations=_no_extras,
         confirmed=is_served,
+        checks=WITH_PARTITIONS,
         choose=topology.choose,
     )
 
