@@ -58,6 +58,19 @@ def place(
     return Unfit(reasons=search.reasons()) if best is None else best
 
 
+def why_not(
+    fleet: Fleet,
+    pod: Pod,
+    demand: PodDemand,
+    candidates: Sequence[str],
+    *,
+    policies: PodPolicies,
+    quota: QuotaView = UNLIMITED,
+) -> dict[str, list[int]]:
+    """Return HAMi's words for each candidate that does not take the pod, whether or not another one does."""
+    return _Search(fleet, steps_of(fleet, pod, demand, policies=policies, quota=quota), candidates).reasons()
+
+
 def steps_of(fleet: Fleet, pod: Pod, demand: PodDemand, *, policies: PodPolicies, quota: QuotaView) -> tuple[Step, ...]:
     """Resolve every container's demands against the pod's annotations and the namespace's quota."""
     constraints: dict[str, Constraints] = {}
