@@ -1,0 +1,200 @@
+"""The recorded cases, played over HTTP against the running services and the stand-in cluster.
+
+One rule: it does what kube-apiserver, kube-scheduler and a device plugin would do, and reads answers where they would.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import yaml
+from hami_testkit.stack import Stack
+
+from tests.compat import rules
+
+Json = dict[str, Any]
+
+DEADLINE = 20.0
+"""Seconds for the services to take note of what was written."""
+
+LOCKS = ("hami.io/mutex.lock", "cambricon.com/dsmlu.lock")
+CONFIRMATION = {"hami.io/bind-phase": "success"}
+CAMBRICON_CONFIRMATION = {"CAMBRICON_DSMLU_ASSIGNED": "true"}
+BIND_TIMEOUT = "7s"
+"""Short, so that a bind that waits in vain for a lock does so for one second."""
+
+FLAGS = {
+    "node-scheduler-policy": "HAMI_NODE_SCHEDULER_POLICY",
+    "gpu-scheduler-policy": "HAMI_GPU_SCHEDULER_POLICY",
+    "force-overwrite-default-scheduler": "HAMI_FORCE_OVERWRITE_DEFAULT_SCHEDULER",
+}
+
+
+def environment(settings: Mapping[str, Any], config_file: Any) -> dict[str, str]:
+    """Write a case's settings as environment and device config."""
+    defaults = yaml.safe_load((rules.VECTORS / "settings" / "device-config.yaml").read_text())
+    config_file.write_text(yaml.safe_dump(rules.merged_config(defaults, settings.get("config", {}))))
+    flags = {FLAGS[name]: value for name, value in settings.get("flags", {}).items()}
+    return {"HAMI_DEVICE_CONFIG": str(config_file), "HAMI_BIND_TIMEOUT": BIND_TIMEOUT, **flags}
+
+
+class Player:
+    """Plays one case after another on one running system."""
+
+    def __init__(self, system: Stack) -> None:
+        self._at = system.at
+        self._http = httpx.AsyncClient(timeout=DEADLINE, trust_env=False)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    # What the API server is told
+
+    async def api(self, method: str, path: str, body: Json | None = None, content: str = "application/json") -> Json:
+        """Call the API server; fail loudly when it says no."""
+        data = None if body is None else json.dumps(body)
+        answer = await self._http.request(method, self._at.api + path, content=data, headers={"content-type": content})
+        assert answer.status_code < 300, f"{method} {path}: {answer.text}"
+        result: Json = answer.json()
+        return result
+
+    async def merge(self, path: str, body: Json) -> Json:
+        """Apply a merge patch."""
+        return await self.api("PATCH", path, body, "application/merge-patch+json")
+
+    async def clear(self) -> None:
+        """Remove every pod, node and quota that the case before has left."""
+        for kind, path in (("pods", "/api/v1/pods"), ("resourcequotas", "/api/v1/resourcequotas")):
+            for item in (await self.api("GET", path))["items"]:
+                meta = item["metadata"]
+                where = f"/api/v1/namespaces/{meta['namespace']}/{kind}/{meta['name']}"
+                await self.api("DELETE", where, {"gracePeriodSeconds": 0})
+        for item in (await self.api("GET", "/api/v1/nodes"))["items"]:
+            await self.api("DELETE", f"/api/v1/nodes/{item['metadata']['name']}")
+
+    async def begin(self, case: Json) -> None:
+        """Set a case's stage and wait until the allocator has seen it."""
+        await self.clear()
+        for node in case.get("nodes", []):
+            await self.api("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", **node})
+        for i, quota in enumerate(case.get("quotas", [])):
+            await self.set_quota(quota, f"quota-{i}")
+        await self.wait_seen()
+
+    async def set_quota(self, quota: Json, name: str = "quota-0") -> None:
+        """Create or replace the quota of a namespace."""
+        namespace = quota.get("metadata", {}).get("namespace") or quota["namespace"]
+        hard = quota.get("spec", {}).get("hard") or quota.get("hard") or {}
+        name = quota.get("metadata", {}).get("name", name)
+        path = f"/api/v1/namespaces/{namespace}/resourcequotas"
+        body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": hard}}
+        await self._http.request("DELETE", f"{self._at.api}{path}/{name}")
+        await self.api("POST", path, body)
+
+    async def wait_seen(self) -> None:
+        """Wait until the allocator's watches have passed everything written so far."""
+        async with asyncio.timeout(DEADLINE):
+            for kind in ("nodes", "pods", "resourcequotas"):
+                wanted = await self._newest(kind)
+                while await self._seen(kind) < wanted:
+                    await asyncio.sleep(0.01)
+
+    async def _newest(self, kind: str) -> int:
+        items = (await self.api("GET", f"/api/v1/{kind}"))["items"]
+        return max((int(item["metadata"]["resourceVersion"]) for item in items), default=0)
+
+    async def _seen(self, kind: str) -> int:
+        ready = (await self._http.get(f"{self._at.allocator}/readyz")).json()
+        return int(_versions(ready).get("quotas" if kind == "resourcequotas" else kind) or 0)
+
+    # The steps
+
+    async def admit(self, pod: Json) -> Json:
+        """Ask the webhook; return what a vector's ``expect`` holds."""
+        namespace = pod.get("metadata", {}).get("namespace", "")
+        request = {"uid": "u-1", "operation": "CREATE", "namespace": namespace, "object": pod}
+        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+        answer = (await self._http.post(f"{self._at.webhook}/webhook", json=review)).json()["response"]
+        assert answer["uid"] == "u-1"
+        if not answer["allowed"]:
+            status = answer["status"]
+            return {"allowed": False, "code": status["code"], "message": status["message"]}
+        patch = json.loads(base64.b64decode(answer.get("patch", "W10=")))
+        return {"allowed": True, "pod_changes": rules.pod_changes(pod, rules.patched(pod, patch))}
+
+    async def create(self, pod: Json) -> Json:
+        """Create a pod and return it as stored."""
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods"
+        stored = await self.api("POST", path, {"apiVersion": "v1", "kind": "Pod", **pod})
+        await self.wait_seen()
+        return stored
+
+    async def filter(self, pod: Json, *, names: list[str] | None = None, nodes: list[Json] | None = None) -> Json:
+        """Ask the extender as kube-scheduler does."""
+        pod = {key: value for key, value in pod.items() if key not in {"kind", "apiVersion"}}
+        listed = None if nodes is None else {"metadata": {}, "items": nodes}
+        body = {"Pod": pod, "Nodes": listed, "NodeNames": names}
+        answer: Json = (await self._http.post(f"{self._at.extender}/filter", json=body)).json()
+        return answer
+
+    async def bind(self, pod: Json, node: str) -> str:
+        """Bind through the extender and return its error, empty when bound."""
+        meta = pod["metadata"]
+        body = {"PodName": meta["name"], "PodNamespace": meta["namespace"], "PodUID": meta["uid"], "Node": node}
+        answer: Json = (await self._http.post(f"{self._at.extender}/bind", json=body)).json()
+        return str(answer["Error"])
+
+    async def pod(self, meta: Json) -> Json:
+        """Read a pod."""
+        return await self.api("GET", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}")
+
+    async def locks(self, node: str) -> dict[str, str]:
+        """Return the lock annotations of a node."""
+        notes = (await self.api("GET", f"/api/v1/nodes/{node}"))["metadata"].get("annotations") or {}
+        return {key: notes[key] for key in LOCKS if key in notes}
+
+    async def confirm(self, pod: Json) -> None:
+        """Do what the node's device plugin does after it has served the pod."""
+        stored = await self.pod(pod["metadata"])
+        meta = stored["metadata"]
+        notes = dict(CONFIRMATION)
+        if "CAMBRICON_DSMLU_ASSIGNED" in (meta.get("annotations") or {}):
+            notes |= CAMBRICON_CONFIRMATION
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+        await self.merge(path, {"metadata": {"annotations": notes}})
+        node = stored["spec"]["nodeName"]
+        await self.merge(f"/api/v1/nodes/{node}", {"metadata": {"annotations": dict.fromkeys(LOCKS)}})
+        await self.wait_seen()
+
+    async def delete(self, meta: Json) -> None:
+        """Delete a pod at once."""
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+        await self.api("DELETE", path, {"gracePeriodSeconds": 0})
+        await self._touch()
+
+    async def _touch(self) -> None:
+        """Write something that the watch of pods shows, and wait for it: all before it has then been seen."""
+        path = "/api/v1/namespaces/team-a/pods"
+        body: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mark"}}
+        body["spec"] = {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}]}
+        await self.api("POST", path, body)
+        await self.wait_seen()
+        await self.api("DELETE", f"{path}/mark", {"gracePeriodSeconds": 0})
+
+    async def set_status(self, meta: Json, status: Json) -> None:
+        """Write a pod's status as the kubelet does."""
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
+        await self.merge(path, {"status": status})
+        await self.wait_seen()
+
+
+def _versions(ready: Json) -> Json:
+    """Find the resourceVersions in an answer of /readyz."""
+    for value in (ready, *ready.values()):
+        if isinstance(value, dict) and "nodes" in value and "pods" in value:
+            return value
+    return {}
