@@ -5,14 +5,14 @@ from hami_allocator.facts import MESSAGE_LIMIT, Fact, cloud_event, placed_messag
 
 def test_a_placed_pod_is_told_in_hamis_words() -> None:
     """Nodes sorted, scores with two decimals."""
-    text = placed_message("n1", 3, {"n2": 7.5, "n1": 15.004})
+    text = placed_message("n1", 3, 2, {"n2": 7.5, "n1": 15.004})
 
     assert "find fit node(n1), 1 nodes not fit, 2 nodes fit(n1:15.00,n2:7.50)" == text
 
 
 def test_a_message_ends_where_an_event_must() -> None:
     """Five thousand nodes do not fit into one Event."""
-    text = placed_message("node-0", 5000, {f"node-{i}": 1.0 for i in range(5000)})
+    text = placed_message("node-0", 5000, 5000, {f"node-{i}": 1.0 for i in range(5000)})
 
     assert len(text) <= MESSAGE_LIMIT
     assert text.endswith(",…)")

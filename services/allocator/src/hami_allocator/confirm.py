@@ -9,8 +9,8 @@ import re
 from hami_kit.errors import KubeError, KubeInvalid, KubeNotFound
 from hami_kit.telemetry import parent_of_pod
 from hami_model.allocation import Allocation, State
-from hami_model.annotations import ASSIGNED_NODE, BIND_PHASE, BIND_SUCCESS
 from hami_model.catalog import Catalog
+from hami_model.keys import BIND_PHASE, NODE, SUCCESS
 from hami_model.life import Entry
 from hami_model.objects import Pod
 from msgspec import Struct
@@ -37,7 +37,7 @@ def confirmation(pod: Pod, allocation: Allocation, catalog: Catalog) -> Confirma
     HAMi compat: HAMi's monitor selects its node's pods by the label, which a Binding cannot carry. A node name too long
     for a label value gets none.
     """
-    annotations = {} if pod.annotations.get(BIND_PHASE) == BIND_SUCCESS else {BIND_PHASE: BIND_SUCCESS}
+    annotations = {} if pod.annotations.get(BIND_PHASE) == SUCCESS else {BIND_PHASE: SUCCESS}
     for word in allocation.vendors:
         vendor = catalog.find(word)
         key = vendor.keys.to_allocate if vendor is not None else ""
@@ -46,7 +46,7 @@ def confirmation(pod: Pod, allocation: Allocation, catalog: Catalog) -> Confirma
         if key and text and (text != emptied or not pod.spec.node_name):
             annotations[key] = emptied
     labels = pod.metadata.labels or {}
-    wanted = {ASSIGNED_NODE: allocation.node} if _LABEL.fullmatch(allocation.node) else {}
+    wanted = {NODE: allocation.node} if _LABEL.fullmatch(allocation.node) else {}
     return Confirmation(annotations, {k: v for k, v in wanted.items() if labels.get(k) != v})
 
 

@@ -175,7 +175,7 @@ class Desk:
 
     def _say_placed(self, pod: Pod, placement: Placement, offered: int) -> None:
         def write() -> str:
-            return placed_message(placement.node, offered, placement.scores)
+            return placed_message(placement.node, offered, placement.fitting, placement.scores)
 
         self._world.duty.news(PodNews(pod=PodRef.of(pod), reason="FilteringSucceed", write=write))
 

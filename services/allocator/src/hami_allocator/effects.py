@@ -12,7 +12,7 @@ from hami_kit.bus import Bus
 from hami_kit.clock import Clock
 from hami_kit.errors import BoundaryError, KubeConflict, KubeError, KubeNotFound, KubeUnavailable
 from hami_kit.kube import Kube
-from hami_kit.telemetry import Telemetry, parent_of_pod, traceparent
+from hami_kit.telemetry import Telemetry, traceparent
 from hami_model.allocation import Allocation, State
 from hami_model.annotations import allocation_annotations, check_size
 from hami_model.binding import StillUnknown, settle
@@ -78,6 +78,12 @@ class Binder:
         """Count the binds whose outcome is not known yet."""
         return len(self._running)
 
+    async def wait_idle(self) -> None:
+        """Return when no bind is under way any more."""
+        while self._running:
+            await asyncio.wait([bind.settled for bind in self._running.values()])
+            await asyncio.sleep(0)
+
     async def bind(self, question: BindPod) -> BindAnswer:
         """Bind the pod and answer when the API server has; a second bind of a pod joins the first."""
         bind = self._running.get(question.pod.uid) or self._start(question)
@@ -142,8 +148,7 @@ class Bind:
             case Plain(pod=pod):
                 return await self._send_plainly(pod)
             case Granted():
-                with self._span("bind", plan.pod):
-                    return await self._carry_out(plan)
+                return await self._carry_out(plan)
             case Unknown():
                 return Refused(error=f"pod {self._pod} is not known", retriable=True)
             case answer:
@@ -343,6 +348,3 @@ class Bind:
         return Entry(
             allocation=plan.allocation, pod=plan.pod, state=State.BINDING, since=0.0, charges={}, is_watched=False
         )
-
-    def _span(self, name: str, pod: Pod):  # type: ignore[no-untyped-def]
-        return self._means.telemetry.span(name, parent=parent_of_pod(pod), pod=str(self._pod), node=self.node)

@@ -51,9 +51,9 @@ def cloud_event(fact: Fact, *, number: int, source: str, now: float, traceparent
     )
 
 
-def placed_message(node: str, offered: int, scores: Mapping[str, float]) -> str:
+def placed_message(node: str, offered: int, fitting: int, scores: Mapping[str, float]) -> str:
     """Return HAMi's text for a pod that found its node, cut where an Event must end."""
-    head = f"find fit node({node}), {offered - len(scores)} nodes not fit, {len(scores)} nodes fit("
+    head = f"find fit node({node}), {offered - fitting} nodes not fit, {fitting} nodes fit("
     return _listed(head, (f"{name}:{scores[name]:.2f}" for name in sorted(scores)), ")")
 
 

@@ -12,7 +12,7 @@ from hami_model.device import Device
 from hami_model.objects import Node
 from msgspec import Struct
 
-from hami_allocator.liveness import Handshake, Hearing, Heartbeats, is_plugin_there, shake
+from hami_allocator.liveness import Handshake, Hearing, Heartbeats, counted, is_plugin_there, shake
 from hami_allocator.registration import Claim, Memory, Source, agent_words, claims, is_selected, remember
 
 
@@ -44,6 +44,8 @@ class Nodes:
         self._catalog = catalog
         self._selector = selector
         self._known: dict[str, Known] = {}
+        self._timed: set[str] = set()
+        """Nodes where time alone may change who is there: an agent's silence, a plugin without devices."""
         self.heartbeats = Heartbeats(hearing)
 
     @property
@@ -94,6 +96,7 @@ class Nodes:
     def gone(self, name: str) -> tuple[Change, ...]:
         """Forget a node; return what changed about its cards."""
         known = self._known.pop(name, None)
+        self._timed.discard(name)
         self.heartbeats.forget(name)
         return tuple(Change(node=name, word=word, claim=None) for word in known.claims) if known else ()
 
@@ -123,7 +126,8 @@ class Nodes:
         """Judge again who is still there; return what changed."""
         return tuple(
             change
-            for name, known in self._known.items()
+            for name in tuple(self._timed)
+            for known in (self._known[name],)
             for word, claim in known.claims.items()
             if (ready := self._is_ready(name, known, claim, now)) is not known.ready.get(word)
             for change in (self._turn(name, known, word, ready=ready),)
@@ -143,7 +147,16 @@ class Nodes:
                 changes.append(Change(node=name, word=word, claim=claim, ready=ready))
             known.ready[word] = ready
         known.claims = found
+        (self._timed.add if self._is_timed(known) else self._timed.discard)(name)
         return tuple(changes)
+
+    def _is_timed(self, known: Known) -> bool:
+        return any(
+            claim.source is Source.AGENT
+            or known.node is None
+            or not counted(self._catalog.by_word(claim.word), known.node)
+            for claim in known.claims.values()
+        )
 
     def _claims(self, known: Known, now: float) -> Iterable[Claim]:
         if known.node is None or not is_selected(known.node, self._selector):

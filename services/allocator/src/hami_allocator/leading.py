@@ -1,0 +1,146 @@
+"""One term of leadership, from taking over to handing on.
+
+One rule: its tasks have one parent, which ends with the term. Nothing is answered before the takeover is done, and no
+endpoint outlives the Lease.
+"""
+
+import asyncio
+import logging
+
+from hami_kit.errors import BoundaryError, KubeError, KubeNotFound
+from hami_kit.kube.reflector import Reflector
+from hami_model.bus import subjects
+from hami_model.bus.messages import Leading
+from hami_model.objects import Pod, PodRef
+from hami_model.observe import gone
+from msgspec import Struct
+
+from hami_allocator.agents import Agents
+from hami_allocator.announcer import Announcer
+from hami_allocator.effects import Binder, Means
+from hami_allocator.endpoints import SERVICE, LeaderEndpoints
+from hami_allocator.fleet_metrics import OwnMetrics
+from hami_allocator.leader import Leader
+from hami_allocator.reconcile import Reconcile
+from hami_allocator.takeover import Takeover
+from hami_allocator.world import OffDuty
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0
+FINISH = 10.0
+"""Seconds that writes under way may take when we stop of our own will."""
+
+
+class Office(Struct, frozen=True, kw_only=True):
+    """What a term works with; the same for every term of this process."""
+
+    means: Means
+    agents: Agents
+    reconcile: Reconcile
+    takeover: Takeover
+    announcer: Announcer
+    own: OwnMetrics
+    pods: Reflector[Pod]
+    reservation_timeout: float
+
+
+class Term:
+    """Leads until cancelled, or asked to finish."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._stopping = asyncio.Event()
+
+    def finish(self) -> None:
+        """Ask for a clean end: no new questions, writes under way are finished."""
+        self._stopping.set()
+
+    async def lead(self) -> None:
+        """Take over, serve, and leave the books as a follower keeps them."""
+        office, means = self._office, self._office.means
+        try:
+            await office.takeover.run(means.term, office.pods)
+            async with asyncio.TaskGroup() as tasks:
+                await self._serve(tasks)
+        except* _Finished:
+            log.info("the term ended cleanly")
+        finally:
+            office.own.leading.set(0)
+            means.world.duty = OffDuty()
+            await means.writer.ask(self._forget_reservations)
+
+    async def _serve(self, tasks: asyncio.TaskGroup) -> None:
+        office, means = self._office, self._office.means
+        leader = Leader(means, office.announcer, tasks, reservation_timeout=office.reservation_timeout)
+        binder = Binder(means, tasks)
+        await means.writer.ask(lambda: self._take_up(leader))
+        endpoints = LeaderEndpoints(means=means, binder=binder, agents=office.agents, registrar=leader.registrar)
+        handle = await means.bus.serve(SERVICE, endpoints.all())
+        try:
+            await self._announce()
+            office.own.leading.set(1)
+            log.info("leading as %s", means.term.identity)
+            await self._keep_time(leader)
+        finally:
+            office.own.leading.set(0)
+            await handle.stop()
+        await self._finish(binder)
+
+    def _take_up(self, leader: Leader) -> None:
+        self._office.means.world.duty = leader
+        leader.take_up()
+
+    async def _announce(self) -> None:
+        identity = self._office.means.term.identity
+        try:
+            await self._office.means.bus.publish(subjects.LEADER, Leading(term=identity, identity=identity))
+        except BoundaryError:
+            return  # agents re-state what they serve with the next heartbeat's answer
+
+    async def _keep_time(self, leader: Leader) -> None:
+        """Let time do its work once a second, until asked to finish."""
+        while not self._stopping.is_set():
+            await self._office.means.writer.ask(leader.tick)
+            await self._resolve_doubts()
+            try:
+                async with asyncio.timeout(TICK):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def _resolve_doubts(self) -> None:
+        """Read pods that a list lacks and no watch has shown."""
+        doubtful = self._office.reconcile.doubtful
+        while doubtful:
+            await self._resolve(doubtful.pop())
+
+    async def _resolve(self, ref: PodRef) -> None:
+        means = self._office.means
+        try:
+            pod = await means.kube.get_pod(ref.namespace, ref.name)
+        except KubeNotFound:
+            pod = None
+        except KubeError:
+            return  # the next list asks again
+        if pod is None or pod.metadata.uid != ref.uid:
+            await means.writer.ask(lambda: means.world.apply(*gone(means.world.ledger.entry(ref.uid)).events))
+
+    async def _finish(self, binder: Binder) -> None:
+        """Let writes under way end, for a while."""
+        try:
+            async with asyncio.timeout(FINISH):
+                await binder.wait_idle()
+        except TimeoutError:
+            log.warning(
+                "stopping with %d binds under way: the next leader finds out what became of them", binder.running
+            )
+        raise _Finished
+
+    def _forget_reservations(self) -> None:
+        world = self._office.means.world
+        world.apply(*world.ledger.unwritten("this allocator does not lead any more"))
+
+
+class _Finished(Exception):
+    """The term ended of our own will; what is still running in it ends too."""

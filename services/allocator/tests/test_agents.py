@@ -1,0 +1,149 @@
+"""What node-agents say, and what it changes."""
+
+from collections.abc import Sequence
+
+from hami_model.allocation import State
+from hami_model.annotations import encode_register
+from hami_model.bus.messages import Confirm, Done, FilterPod, Heartbeat, Inventory, Placed, Refuse, Refused
+from hami_model.device import Device
+from hami_model.life import BindSent, Bound
+from hami_model.objects import PodRef
+
+from .conftest import REGISTER, Bench, a_node, a_pod
+
+
+def an_inventory(node: str, *names: str, vendor: str = "NVIDIA", vendors: Sequence[str] = ("NVIDIA",)) -> Inventory:
+    devices = [
+        Device(id=name, vendor=vendor, index=i, slots=10, memory=8000, cores=100, model="NVIDIA A40", mode="hami-core")
+        for i, name in enumerate(names)
+    ]
+    return Inventory(node=node, agent="a", digest="d", vendors=list(vendors), devices=devices)
+
+
+def a_bound_pod(bench: Bench, name: str = "p") -> PodRef:
+    answer = bench.desk.filter(FilterPod(pod=a_pod(name), nodes=["agent-1"]))
+    assert isinstance(answer, Placed), answer
+    bench.world.apply(BindSent(uid=f"uid-{name}"), Bound(uid=f"uid-{name}"))
+    return PodRef("team-a", name, f"uid-{name}")
+
+
+def an_agents_node(bench: Bench) -> None:
+    bench.see(a_node("agent-1", annotations={}))
+    assert Done() == bench.agents.inventory(an_inventory("agent-1", "GPU-a"))
+
+
+def test_an_inventory_brings_cards(bench: Bench) -> None:
+    """And whoever is on duty makes it durable."""
+    an_agents_node(bench)
+
+    assert ["GPU-a"] == [device.id for device in bench.world.fleet.devices("agent-1")]
+    assert "agent-1" in bench.duty.nodes
+
+
+def test_an_inventory_of_cards_that_a_plugin_registers_is_turned_away(bench: Bench) -> None:
+    """The foreign plugin wins; people read how to change that."""
+    answer = bench.agents.inventory(an_inventory("node-1", "GPU-other"))
+
+    assert isinstance(answer, Refused)
+    assert REGISTER in answer.error
+    assert "inventory.conflict" in bench.duty.kinds
+    assert ["GPU-node-1-0", "GPU-node-1-1"] == [device.id for device in bench.world.fleet.devices("node-1")]
+
+
+def test_an_inventory_of_a_vendor_that_we_do_not_know_is_refused(bench: Bench) -> None:
+    """Nothing of it is taken."""
+    told = an_inventory("node-1", "x", vendor="XYZ", vendors=["XYZ"])
+
+    assert isinstance(bench.agents.inventory(told), Refused)
+
+
+def test_one_malformed_registration_is_one_event_and_a_good_node_takes_the_pod(bench: Bench) -> None:
+    """Nothing else is affected."""
+    bench.see(a_node("bad", annotations={REGISTER: '[{"id":7}]'}))
+    answer = bench.desk.filter(FilterPod(pod=a_pod("p"), nodes=["bad", "node-1"]))
+
+    assert Placed(node="node-1") == answer
+    assert ["inventory.malformed"] == [kind for kind in bench.duty.kinds if "malformed" in kind]
+
+
+def test_a_heartbeat_names_unhealthy_cards(bench: Bench) -> None:
+    """They take no pod until it names them no more."""
+    an_agents_node(bench)
+    beat = Heartbeat(node="agent-1", agent="a", digest="d", unhealthy=["GPU-a"])
+    asked = bench.agents.heartbeat(beat)
+    sick = bench.desk.filter(FilterPod(pod=a_pod("p"), nodes=["agent-1"]))
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d"))
+
+    assert not asked
+    assert not isinstance(sick, Placed)
+    assert Placed(node="agent-1") == bench.desk.filter(FilterPod(pod=a_pod("p"), nodes=["agent-1"]))
+    assert 2 == bench.duty.kinds.count("health.changed")
+
+
+def test_a_heartbeat_with_an_unknown_inventory_asks_for_it(bench: Bench) -> None:
+    """Its hash rides in every heartbeat."""
+    an_agents_node(bench)
+
+    assert bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="newer"))
+
+
+def test_a_silent_agents_cards_take_no_pods(bench: Bench) -> None:
+    """After thirty seconds; the pods that run there keep what they have."""
+    an_agents_node(bench)
+    a_bound_pod(bench)
+    bench.clock.seconds += 31
+    bench.hearing.tick(bench.clock.seconds, connected=True)
+    bench.agents.tick()
+
+    assert not isinstance(bench.desk.filter(FilterPod(pod=a_pod("q"), nodes=["agent-1"])), Placed)
+    assert 1000 == bench.used("agent-1")
+
+
+def test_a_complete_confirmation_makes_the_pod_active(bench: Bench) -> None:
+    """Whoever bound it."""
+    an_agents_node(bench)
+    pod = a_bound_pod(bench)
+    partly = bench.agents.confirm(Confirm(node="agent-1", pod=pod, container="main", devices=["GPU-a"]))
+    entry = bench.world.ledger.entry(pod.uid)
+    before = entry.state if entry else None
+    bench.agents.confirm(Confirm(node="agent-1", pod=pod, container="main", devices=["GPU-a"], complete=True))
+    entry = bench.world.ledger.entry(pod.uid)
+
+    assert (Done(), State.BOUND) == (partly, before)
+    assert entry is not None
+    assert State.ACTIVE is entry.state
+
+
+def test_an_agent_speaks_for_its_own_node_and_granted_cards_only(bench: Bench) -> None:
+    """Nothing that it says lowers what is in use."""
+    an_agents_node(bench)
+    pod = a_bound_pod(bench)
+    elsewhere = bench.agents.confirm(Confirm(node="node-1", pod=pod, container="main", devices=[], complete=True))
+    strange = bench.agents.confirm(Confirm(node="agent-1", pod=pod, container="main", devices=["GPU-z"]))
+
+    assert isinstance(elsewhere, Refused)
+    assert isinstance(strange, Refused)
+    assert "drift" in bench.duty.kinds
+    assert 1000 == bench.used("agent-1")
+
+
+def test_a_refusal_is_told_and_frees_nothing(bench: Bench) -> None:
+    """The kubelet fails the pod, and that ends it."""
+    an_agents_node(bench)
+    pod = a_bound_pod(bench)
+
+    assert Done() == bench.agents.refuse(Refuse(node="agent-1", why="the card is full", pod=pod, container="main"))
+    assert 1000 == bench.used("agent-1")
+    assert "rejected" in bench.duty.kinds
+
+
+def test_an_allocation_outlives_its_card_and_counts_again_when_it_returns(bench: Bench) -> None:
+    """Meanwhile it shows as drift."""
+    bench.desk.filter(FilterPod(pod=a_pod("p", mem=8000), nodes=["node-1"]))
+    bench.see(a_node("node-1", annotations={REGISTER: encode_register([])}))
+    drifted = "drift" in bench.duty.kinds
+    bench.see(a_node("node-1", cards=2))
+    bench.desk.filter(FilterPod(pod=a_pod("q", mem=8000), nodes=["node-1"]))
+
+    assert drifted
+    assert not isinstance(bench.desk.filter(FilterPod(pod=a_pod("r", mem=8000), nodes=["node-1"])), Placed)
