@@ -33,6 +33,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
     """Why a node's cards do not take a demand: reasons counted, and each refused card's own."""
 
     ask: Ask
+    rows: Rows
     counts: dict[Reason, int]
     total: int
     cards: dict[int, Reason] = {}
@@ -119,6 +120,7 @@ class _Walk:
         """Return why not."""
         return Refusal(
             ask=self._ask,
+            rows=self._rows,
             counts=dict(self._counts),
             total=len(self._rows) if total is None else total,
             cards=self._cards,

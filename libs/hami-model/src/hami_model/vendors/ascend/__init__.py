@@ -49,7 +49,6 @@ def _vendor(chip: Chip, family: Family) -> Vendor:
         ),
         selectors=Selectors(use_uuid=f"hami.io/use-{word}-uuid", nouse_uuid=f"hami.io/no-use-{word}-uuid"),
         lock=MUTEX_LOCK,
-        quota_in_fit=False,
         runtime_class=chip.runtime_class_name,
         settings=family,
         demand=demand,
