@@ -1,0 +1,97 @@
+"""``hami-standin`` as a person runs it, and kubectl talking to it."""
+
+import asyncio
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROGRAM = str(Path(sys.executable).parent / "hami-standin")
+NODES = """
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Node, metadata: {name: node-a}, status: {capacity: {cpu: 4, memory: 8Gi, pods: 110}}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: node-b}, status: {capacity: {cpu: 4, memory: 8Gi, pods: 110}}}
+"""
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "p0"},
+    "spec": {"containers": [{"name": "main", "image": "busybox", "resources": {"limits": {"cpu": "1"}}}]},
+}
+
+
+@asynccontextmanager
+async def standin(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run the program until the block is left, and hand over its process and URL."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(PROGRAM, *arguments, stdout=pipe, stderr=pipe)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def kubectl(kubeconfig: Path, *arguments: str, text: str = "") -> str:
+    pipe, both = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+    command = ["kubectl", f"--kubeconfig={kubeconfig}", f"--cache-dir={kubeconfig.parent}", *arguments]
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=both)
+    said = (await process.communicate(text.encode()))[0].decode()
+    assert 0 == process.returncode, said
+    return said
+
+
+async def test_the_program_says_where_it_listens_and_ends_on_sigterm(tmp_path: Path) -> None:
+    """It prints its URL once ready, writes the kubeconfig, and SIGTERM ends it with 0."""
+    kubeconfig = tmp_path / "kubeconfig"
+
+    async with standin(f"--kubeconfig-out={kubeconfig}", "--scheduler") as (process, url):
+        process.send_signal(signal.SIGTERM)
+        ended = await process.wait()
+
+    assert (0, True) == (ended, url.startswith("http://127.0.0.1:"))
+    assert url == yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+
+
+async def test_a_nodes_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    """The refusal names the file and what stands in it."""
+    nodes = tmp_path / "nodes.yaml"
+    nodes.write_text(yaml.safe_dump(POD))
+
+    async with standin(f"--nodes={nodes}") as (process, _):
+        said = (await process.communicate())[1].decode()
+
+    assert (1, True) == (process.returncode, f"{nodes} holds a Pod; write only Node objects there" in said)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+async def test_kubectl_finds_its_way(tmp_path: Path) -> None:
+    """create, get, describe, annotate, wait and delete work as on any cluster."""
+    kubeconfig, nodes = tmp_path / "kubeconfig", tmp_path / "nodes.yaml"
+    nodes.write_text(NODES)
+
+    async with standin(f"--kubeconfig-out={kubeconfig}", f"--nodes={nodes}", "--scheduler"):
+        assert "pod/p0 created" in await kubectl(
+            kubeconfig, "create", "--validate=false", "-f", "-", text=yaml.dump(POD)
+        )
+        await kubectl(kubeconfig, "wait", "--for=condition=PodScheduled", "pod/p0", "--timeout=10s")
+        listed = await kubectl(kubeconfig, "get", "pods,nodes")
+        described = await kubectl(kubeconfig, "describe", "pod", "p0")
+        node = await kubectl(kubeconfig, "describe", "node", "node-b")
+        assert "annotated" in await kubectl(kubeconfig, "annotate", "pod", "p0", "a/b=c")
+        assert "deleted" in await kubectl(kubeconfig, "delete", "pod", "p0", "--grace-period=0", "--force")
+
+    assert all(word in listed for word in ("STATUS", "pod/p0", "Pending", "node/node-a", "node/node-b", "Ready"))
+    assert "Successfully assigned default/p0 to node-" in described
+    assert "memory:  8Gi" in node
