@@ -23,7 +23,7 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     rules = Rules(scheduler_name=settings.scheduler_name, force_overwrite=settings.force_overwrite_default_scheduler)
     async with buses.connect(BusSettings.of(settings), name="hami-webhook", telemetry=telemetry) as bus:
         webhook = Webhook(bus=bus, catalog=catalog, rules=rules, telemetry=telemetry)
-        checks = {"nats": web.connected(bus)}
+        checks: dict[str, web.Check] = {"nats": lambda: bus.is_connected}
         app = Starlette(routes=[*routes(webhook), *web.health_routes(checks, telemetry.metrics)])
         async with web.serve(app, settings.listen, tls=web.TlsFiles.of(settings)):
             await stop.wait()

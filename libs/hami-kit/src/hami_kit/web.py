@@ -1,0 +1,194 @@
+"""Serving HTTP: an ASGI application on an address, with TLS that follows its files, and the health routes.
+
+One rule: a server belongs to its block; it takes no signals, and when the block ends its port is free.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol, Self
+
+import msgspec
+import uvicorn
+from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from hami_kit.errors import SettingsError
+from hami_kit.setting_values import Address
+
+CERTIFICATES_EVERY = 1.0
+"""Seconds between two looks at the certificate's files."""
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept: kube-scheduler keeps its own longer than uvicorn's default of 5."""
+
+
+class TlsSettings(Protocol):
+    """The part of ``ServerSettings`` that TLS reads."""
+
+    @property
+    def tls_cert(self) -> Path | None:
+        """Return HAMI_TLS_CERT."""
+        ...
+
+    @property
+    def tls_key(self) -> Path | None:
+        """Return HAMI_TLS_KEY."""
+        ...
+
+    @property
+    def tls_client_ca(self) -> Path | None:
+        """Return HAMI_TLS_CLIENT_CA."""
+        ...
+
+
+class TlsFiles(Struct, frozen=True, kw_only=True):
+    """A certificate with its key, and who may call."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @classmethod
+    def of(cls, settings: TlsSettings) -> Self | None:
+        """Return the files that the settings name, or None for plain HTTP."""
+        if settings.tls_cert is None or settings.tls_key is None:
+            return None
+        return cls(cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca)
+
+    def stamps(self) -> tuple[int, ...]:
+        """Return what changes when a file does."""
+        return tuple(path.stat().st_mtime_ns for path in (self.cert, self.key))
+
+
+class Health(Struct, frozen=True):
+    """One part's answer to /readyz, with whatever helps to see why."""
+
+    ok: bool
+    detail: dict[str, object] = {}
+
+
+Check = Callable[[], bool | Health]
+"""Says whether one part is ready; quick, and never raises."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers, that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@asynccontextmanager
+async def serve(app: ASGIApp, listen: Address, *, tls: TlsFiles | None = None) -> AsyncIterator[Address]:
+    """Serve for the length of a block, which gets the address with its real port; raise SettingsError for one taken."""
+    bound = _bind(listen)
+    with bound:
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=5,
+            server_header=False,
+            date_header=False,
+        )
+        config.load()
+        config.ssl = _context(tls) if tls else None
+        server = _Server(config)
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve([bound]), name=f"http {listen}")
+            following = tasks.create_task(_follow(config.ssl, tls), name="certificates") if tls and config.ssl else None
+            await server.listening.wait()
+            try:
+                yield Address(listen.host, bound.getsockname()[1])
+            finally:
+                server.should_exit = True
+                if following is not None:
+                    following.cancel()
+                await asyncio.wait([serving])
+
+
+def _bind(listen: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((listen.host, listen.port))
+    except OSError as e:
+        bound.close()
+        raise SettingsError(
+            "listen address", f'"{listen}" cannot be listened on ({e.strerror}); name a free one'
+        ) from e
+    return bound
+
+
+def _context(tls: TlsFiles) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as e:
+        raise SettingsError("HAMI_TLS_CERT", f'"{tls.cert}" with its key cannot be used ({e}); name a PEM pair') from e
+    return context
+
+
+async def _follow(context: ssl.SSLContext, tls: TlsFiles) -> None:
+    """Load the pair again when its files change; new connections get it. A pair in the middle of a change is left."""
+    seen = tls.stamps()
+    while True:
+        await asyncio.sleep(CERTIFICATES_EVERY)
+        try:
+            stamps = tls.stamps()
+            if stamps != seen:
+                context.load_cert_chain(tls.cert, tls.key)
+                seen = stamps
+        except (OSError, ssl.SSLError):
+            continue
+
+
+def health_routes(
+    checks: Mapping[str, Check], metrics: CollectorRegistry, *, page: Callable[[], str] | None = None
+) -> list[Route]:
+    """Return /healthz (it runs), /readyz (every check is content) and /metrics (``page`` after the process's own)."""
+
+    async def healthz(_request: Request) -> Response:
+        return Response()
+
+    async def readyz(_request: Request) -> Response:
+        answers = {name: _health(check()) for name, check in checks.items()}
+        ready = all(answer.ok for answer in answers.values())
+        told = {name: {"ok": answer.ok, **answer.detail} for name, answer in answers.items()}
+        body = msgspec.json.encode({"ready": ready, "checks": told})
+        return Response(body, status_code=200 if ready else 503, media_type="application/json")
+
+    async def show(_request: Request) -> Response:
+        own = await asyncio.to_thread(generate_latest, metrics)
+        more = (await asyncio.to_thread(page)).encode() if page else b""
+        return Response(own + more, media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show)]
+
+
+def _health(answer: bool | Health) -> Health:  # noqa: FBT001 - a check's whole answer
+    return answer if isinstance(answer, Health) else Health(answer)
