@@ -108,7 +108,7 @@ class Node:
             jitter=lambda seconds: min(seconds, 0.1),
         )
         listed = asyncio.Event()
-        tasks = [asyncio.create_task(self._follow(pods, listed))]
+        tasks = [asyncio.create_task(self._follow(listed))]
         await listed.wait()
         tasks.append(asyncio.create_task(self.agent.run()))
         try:
@@ -166,19 +166,17 @@ class Node:
         }
         await self.api.call("POST", f"{_path(ref)}/binding", binding)
 
-    async def _follow(self, pods: NodePods, listed: asyncio.Event) -> None:
+    async def _follow(self, listed: asyncio.Event) -> None:
         seen: dict[str, Pod] = {}
         async for kind, raw in self.api.pods_of(NODE):
             if kind == "LISTED":
-                pods.replace(seen[uid] for uid in raw["uids"])
+                self.agent.pods_listed([seen[uid] for uid in raw["uids"]])
                 listed.set()
                 continue
             pod = msgspec.convert(raw, Pod)
             seen[pod.metadata.uid] = pod
-            if kind == "DELETED":
-                pods.lose(pod)
-            elif listed.is_set():
-                pods.see(pod)
+            if listed.is_set():
+                self.agent.pod_changed(pod, is_gone=kind == "DELETED")
 
 
 @pytest.fixture

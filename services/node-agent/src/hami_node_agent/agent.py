@@ -118,6 +118,15 @@ class Agent:
         """Say whether the kubelet knows every plugin of ours."""
         return all(plugin.is_registered for plugin in self._plugins)
 
+    def pods_listed(self, pods: Sequence[Pod]) -> None:
+        """Take a whole list of the node's pods; whoever holds devices and is not on it is gone."""
+        self.pods.replace(pods)
+        self.pods.miss(self.table.pods)
+
+    def pod_changed(self, pod: Pod, *, is_gone: bool) -> None:
+        """Take one pod's change."""
+        (self.pods.lose if is_gone else self.pods.see)(pod)
+
     async def run(self) -> None:
         """Serve until cancelled; the node's pods have been listed already."""
         await self._complete_table()
@@ -142,7 +151,6 @@ class Agent:
 
     async def _complete_table(self) -> None:
         """Make up for what happened while no agent ran: pods that ended, containers that an older plugin served."""
-        self.pods.miss(self.table.pods)
         await self._releases.sweep()
         names = [desk.resource.name for desk in self._desks]
         rebuild(

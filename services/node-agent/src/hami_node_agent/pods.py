@@ -42,10 +42,12 @@ class NodePods:
         for uid in self._live.keys() - listed.keys():
             _remember(self._gone, uid, self._live[uid])
         self._live = listed
+        for uid in listed:
+            self._gone.pop(uid, None)
         self._tell()
 
     def miss(self, pods: Iterable[PodRef]) -> None:
-        """Count pods of an earlier life of ours as gone, where the API server has them no more."""
+        """Count pods as gone that hold something here and that the API server has no more, though no watch said so."""
         for ref in pods:
             if ref.uid not in self._live:
                 _remember(self._gone, ref.uid, Pod(metadata=Meta(ref.name, ref.namespace, ref.uid)))
@@ -53,6 +55,7 @@ class NodePods:
     def see(self, pod: Pod) -> None:
         """Take one pod as it is now."""
         self._live[pod.metadata.uid] = pod
+        self._gone.pop(pod.metadata.uid, None)
         self._tell()
 
     def read(self, pod: Pod) -> None:

@@ -67,9 +67,12 @@ class Releases:
             await self.sweep()
 
     def _is_over(self, pod: PodRef) -> bool:
-        if pod.uid not in self._over_since and self._pods.is_over(pod.uid):
-            self._over_since[pod.uid] = self._clock.monotonic()
-        return pod.uid in self._over_since
+        if not self._pods.is_over(pod.uid):
+            if self._pods.is_live(pod.uid):  # A list that was older than the pod said otherwise.
+                self._over_since.pop(pod.uid, None)
+            return pod.uid in self._over_since
+        self._over_since.setdefault(pod.uid, self._clock.monotonic())
+        return True
 
     async def _is_gone(self, pod: PodRef) -> bool:
         """Say whether the kubelet shows none of the pod's IDs and, where it was deleted, has removed its folder."""
