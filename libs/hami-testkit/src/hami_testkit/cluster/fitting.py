@@ -44,16 +44,33 @@ class NodeBooks:
     """One node: what it has and what is taken."""
 
     def __init__(self, node: Json) -> None:
-        self.used: Counter[str] = Counter()
+        self.used: dict[str, int] = {}
         self.renew(node)
 
     def renew(self, node: Json) -> None:
         """Take the node's new state."""
         self.node = node
+        spec = node.get("spec") or {}
+        self._is_open = not spec.get("unschedulable") and not spec.get("taints")
         self.free_of_use = {"pods": 110_000} | amounts((node.get("status") or {}).get("allocatable"))
+
+    def take(self, wanted: Amounts, *, times: int = 1) -> None:
+        """Count what a pod takes, or with ``times=-1`` gives back."""
+        for name, amount in wanted.items():
+            self.used[name] = self.used.get(name, 0) + times * amount
 
     def refusal(self, pod: Json, wanted: Amounts) -> list[str]:
         """Return why the pod cannot go here, empty when it can."""
+        return self._closed_to(pod) or [
+            "Too many pods" if name == "pods" else f"Insufficient {name}"
+            for name, amount in wanted.items()
+            if amount and self.used.get(name, 0) + amount > self.free_of_use.get(name, 0)
+        ]
+
+    def _closed_to(self, pod: Json) -> list[str]:
+        wishes = pod["spec"]
+        if self._is_open and "nodeSelector" not in wishes and "affinity" not in wishes:
+            return []
         spec = self.node.get("spec") or {}
         tolerations = pod["spec"].get("tolerations") or []
         if spec.get("unschedulable") and not _tolerates(tolerations, UNSCHEDULABLE):
@@ -63,11 +80,7 @@ class NodeBooks:
         for taint in spec.get("taints") or []:
             if taint["effect"] in ("NoSchedule", "NoExecute") and not _tolerates(tolerations, taint):
                 return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"]
-        return [
-            "Too many pods" if name == "pods" else f"Insufficient {name}"
-            for name, amount in wanted.items()
-            if amount and self.used[name] + amount > self.free_of_use.get(name, 0)
-        ]
+        return []
 
 
 UNSCHEDULABLE = {"key": "node.kubernetes.io/unschedulable", "value": "", "effect": "NoSchedule"}

@@ -94,7 +94,7 @@ class KubeScheduler:
             self._nodes[name] = NodeBooks(new)
             for node, wanted in self._placed.values():
                 if node == name:
-                    self._nodes[name].used.update(wanted)
+                    self._nodes[name].take(wanted)
         if old is None or _matters(old) != _matters(new):
             self.queue.move_all()
 
@@ -130,15 +130,15 @@ class KubeScheduler:
         reasons: Counter[str] = Counter()
         passed = []
         for books in self._nodes.values():
-            refusal = books.refusal(pod, wanted)
-            reasons.update(refusal)
-            if not refusal:
+            if refusal := books.refusal(pod, wanted):
+                reasons.update(refusal)
+            else:
                 passed.append(books.node)
         return passed, reasons
 
     def best(self, nodes: list[str], scores: dict[str, int]) -> str:
         """Return the node with the best score, the emptiest among equals."""
-        return max(nodes, key=lambda name: (scores.get(name, 0), -self._nodes[name].used["pods"]))
+        return max(nodes, key=lambda name: (scores.get(name, 0), -self._nodes[name].used.get("pods", 0)))
 
     def assume(self, pod: Json, node: str) -> None:
         """Count the pod on its node before the API does."""
@@ -156,12 +156,12 @@ class KubeScheduler:
     def _place(self, uid: str, node: str, wanted: Counter[str]) -> None:
         self._placed[uid] = (node, wanted)
         if node in self._nodes:
-            self._nodes[node].used.update(wanted)
+            self._nodes[node].take(wanted)
 
     def _release(self, uid: str) -> bool:
         node, wanted = self._placed.pop(uid, ("", Counter[str]()))
         if node in self._nodes:
-            self._nodes[node].used.subtract(wanted)
+            self._nodes[node].take(wanted, times=-1)
         return bool(node)
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hami_testkit.cluster.admission import ONLY_FOR
+from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.extender import Extender, hami_extender
 from hami_testkit.cluster.faults import Faults
 from hami_testkit.cluster.registry import Registry
@@ -97,11 +98,10 @@ class Standin:
         """Run a kubelet for every node that exists now, each in ``root/<node>``, until the block is left."""
         # gRPC takes half a second to import: only who asks for kubelets pays it
         from hami_testkit.cluster.kubelet import Kubelet  # noqa: PLC0415
-        from hami_testkit.cluster.kubelet.client import ApiClient  # noqa: PLC0415
 
         names = [key[1] for key in self.registry.store.of(NODES).objects]
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(ApiClient(self.url))
+            client = await stack.enter_async_context(ApiClient.connect(self.url))
             for name in names:
                 kubelet = Kubelet(client, name, root / name)
                 self.kubelets[name] = await stack.enter_async_context(kubelet.running())
