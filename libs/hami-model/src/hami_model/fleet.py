@@ -129,7 +129,7 @@ class Fleet:
         read = {vendor.word: _marks(vendor, node) for vendor in self.catalog.vendors}
         self._note(name, marks={word: marks for word, marks in read.items() if marks != UNMARKED})
 
-    def set_ready(self, node: str, word: str, ready: bool) -> None:  # noqa: FBT001  the one thing that is set
+    def set_ready(self, node: str, word: str, *, ready: bool) -> None:
         """Take note that nobody serves a vendor's cards on the node any more, or that somebody does again."""
         unready = self.standing(node).unready
         self._note(node, unready=unready - {word} if ready else unready | {word})

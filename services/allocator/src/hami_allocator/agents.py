@@ -101,7 +101,7 @@ class Agents:
         fleet, claim = self._world.fleet, change.claim
         fleet.set_devices(change.node, change.word, claim.devices if claim is not None else ())
         if claim is not None and claim.devices:
-            fleet.set_ready(change.node, change.word, change.ready)
+            fleet.set_ready(change.node, change.word, ready=change.ready)
         for fact in _facts(change, claim):
             self._world.duty.tell(fact)
 
