@@ -1,0 +1,174 @@
+"""The connection to NATS: made, kept and remade for ever.
+
+One rule: whoever wants to listen says so once, with or without a connection; each new connection starts all of them.
+It also knows when NATS was last heard of, which a half-open connection would otherwise hide.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from hami_kit.bus.seam import BusSettings
+from hami_kit.clock import Clock
+from hami_kit.errors import BusUnavailable
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 2
+FLUSH_TIMEOUT = 2
+OUTSTANDING_PINGS = 4
+REPEAT_LOG = 30.0
+"""Seconds before the same trouble with NATS is logged again."""
+
+
+class Wanted(Protocol):
+    """Something that listens: started on each new connection."""
+
+    async def start(self, client: Client) -> None:
+        """Subscribe on this connection."""
+        ...
+
+
+class _Client(Client):
+    """A client that tells when it hears a pong."""
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    async def _process_pong(self) -> None:
+        # nats-py's read loop dies on the late pong of a flush that gave up: its future is cancelled already
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+        self._heard()
+
+
+class Link:
+    """One connection to NATS at a time, and those who listen on it."""
+
+    def __init__(self, settings: BusSettings, *, name: str, clock: Clock) -> None:
+        self._settings = settings
+        self._name = name
+        self._clock = clock
+        self._client: Client | None = None
+        self._wanted: list[Wanted] = []
+        self._up = asyncio.Event()
+        self._heard_at = clock.monotonic()
+        self._logged: tuple[str, float] = ("", 0.0)
+        self.reconnects = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Say whether there is a connection now."""
+        return self._client is not None and self._client.is_connected
+
+    def client(self) -> Client:
+        """Return the connection; raise BusUnavailable where there is none."""
+        if self._client is None or not self._client.is_connected:
+            raise BusUnavailable(f"there is no connection to NATS at {self._settings.url}; it is being tried again")
+        return self._client
+
+    async def hold(self, wanted: Wanted) -> None:
+        """Start ``wanted`` now and on every later connection; return when NATS knows of it, if there is one."""
+        self._wanted.append(wanted)
+        if self._client is not None:
+            await wanted.start(self._client)
+            await self._flush()
+
+    def drop(self, wanted: Wanted) -> None:
+        """Start ``wanted`` no more."""
+        if wanted in self._wanted:
+            self._wanted.remove(wanted)
+
+    async def wait_connected(self) -> None:
+        """Return when there is a connection."""
+        await self._up.wait()
+
+    async def wait_disconnected(self, seconds: float) -> None:
+        """Return when NATS has not been heard of for so long."""
+        while (left := self._heard_at + seconds - self._clock.monotonic()) > 0:
+            await asyncio.sleep(left)
+
+    async def run(self) -> None:
+        """Connect, and again whenever the connection is closed for good; until cancelled."""
+        while True:
+            closed = asyncio.Event()
+            client = _Client(self._hear)
+            try:
+                await client.connect(**self._options(closed))
+                self._client = client
+                await self._begin(client)
+                await closed.wait()
+            except (NatsError, OSError, TimeoutError, ValueError) as e:
+                await self._tell(e)
+            finally:
+                self._up.clear()
+                self._client = None
+                await client.close()
+            await asyncio.sleep(self._settings.reconnect_wait)
+
+    async def _begin(self, client: Client) -> None:
+        for wanted in tuple(self._wanted):
+            await wanted.start(client)
+        await self._flush()
+        self._hear()
+        self._up.set()
+        log.info("connected to NATS at %s as %s", client.connected_url and client.connected_url.netloc, self._name)
+
+    async def _flush(self) -> None:
+        """Wait until the server has read what we wrote; a connection that breaks meanwhile subscribes again by itself."""
+        if self.is_connected and self._client is not None:
+            try:
+                await self._client.flush(timeout=FLUSH_TIMEOUT)
+            except (NatsError, OSError, TimeoutError) as e:
+                await self._tell(e)
+
+    def _options(self, closed: asyncio.Event) -> dict[str, Any]:
+        async def on_closed() -> None:
+            closed.set()
+
+        settings = self._settings
+        options: dict[str, Any] = {
+            "servers": [part.strip() for part in settings.url.split(",")],
+            "name": self._name,
+            "connect_timeout": CONNECT_TIMEOUT,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": settings.reconnect_wait,
+            "ping_interval": settings.ping_interval,
+            "max_outstanding_pings": OUTSTANDING_PINGS,
+            "error_cb": self._tell,
+            "disconnected_cb": self._lose,
+            "reconnected_cb": self._regain,
+            "closed_cb": on_closed,
+        }
+        if settings.creds is not None:
+            options["user_credentials"] = str(settings.creds)
+        if settings.ca is not None:
+            options["tls"] = ssl.create_default_context(cafile=str(settings.ca))
+        return options
+
+    def _hear(self) -> None:
+        self._heard_at = self._clock.monotonic()
+
+    async def _lose(self) -> None:
+        if self._up.is_set():
+            log.warning("lost the connection to NATS; trying again")
+        self._up.clear()
+
+    async def _regain(self) -> None:
+        self.reconnects += 1
+        self._hear()
+        self._up.set()
+        log.info("connected to NATS again")
+
+    async def _tell(self, error: Exception) -> None:
+        text, now = f"{type(error).__name__}: {error}", self._clock.monotonic()
+        if text != self._logged[0] or now - self._logged[1] > REPEAT_LOG:
+            self._logged = (text, now)
+            log.warning("NATS at %s: %s", self._settings.url, text)

@@ -1,0 +1,62 @@
+"""The event stream: HAMI_EVENTS on JetStream, made when it is not there.
+
+One rule: it says yes when the event is stored, and raises BusUnavailable for every other outcome.
+"""
+
+from hami_model.bus import subjects
+from msgspec import Struct
+from nats.errors import Error as NatsError
+from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.errors import NotFoundError
+
+from hami_kit.bus import wire
+from hami_kit.bus.link import Link
+from hami_kit.errors import BusUnavailable
+
+ACK_TIMEOUT = 2.0
+DAY = 86_400.0
+
+
+class EventStream:
+    """Stores events on the JetStream stream of the current connection."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._checked: object = None
+
+    async def store(self, subject: str, message: Struct, *, message_id: str) -> None:
+        """Store one event; the same ``message_id`` twice within two minutes is stored once."""
+        client = self._link.client()
+        try:
+            stream = client.jetstream(timeout=ACK_TIMEOUT)
+            if self._checked is not client:
+                await _ensure(stream)
+                self._checked = client
+            await stream.publish(
+                subject,
+                wire.encode(message),
+                stream=subjects.EVENTS_STREAM,
+                headers={"Nats-Msg-Id": message_id},
+                timeout=ACK_TIMEOUT,
+            )
+        except (NatsError, OSError, TimeoutError) as e:
+            self._checked = None
+            raise BusUnavailable(f"{subjects.EVENTS_STREAM}: the event was not stored: {e}") from e
+
+
+async def _ensure(stream: object) -> None:
+    """Make the stream unless it is there; one that somebody configured otherwise stays as it is."""
+    try:
+        await stream.stream_info(subjects.EVENTS_STREAM)  # type: ignore[attr-defined]
+    except NotFoundError:
+        await stream.add_stream(  # type: ignore[attr-defined]
+            StreamConfig(
+                name=subjects.EVENTS_STREAM,
+                description="What HAMi did: CloudEvents",
+                subjects=[subjects.ALL_EVENTS],
+                max_age=7 * DAY,
+                max_bytes=256 * 1024 * 1024,
+                discard=DiscardPolicy.OLD,
+                duplicate_window=120,
+            )
+        )

@@ -1,0 +1,61 @@
+"""Bytes and messages: JSON both ways, one decoder for each type.
+
+One rule: what cannot be read is said with the field's path, so that the sender finds it.
+"""
+
+from functools import cache
+from typing import Any
+
+import msgspec
+from hami_model.bus import subjects
+from hami_model.bus.messages import Refused
+from msgspec import Struct
+
+from hami_kit.errors import BadMessage
+
+NODE_PREFIX = f"{subjects.PREFIX}.node."
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Struct) -> bytes:
+    """Write a message."""
+    return _encoder.encode(message)
+
+
+@cache
+def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """Return the one decoder of a type, built when first asked for."""
+    return msgspec.json.Decoder(kind)
+
+
+def read_message(subject: str, data: bytes, kind: Any) -> Any:
+    """Read what came on a subject; raise BadMessage that names the field.
+
+    A node may speak for itself only: NATS rights guard the subject, so a message that names another node is malformed.
+    """
+    try:
+        message = decoder(kind).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise BadMessage(f"{subject}: the message cannot be read: {e}") from e
+    if subject.startswith(NODE_PREFIX):
+        node = getattr(message, "node", None)
+        if node is not None and node != subjects.node_of(subject):
+            raise BadMessage(f'{subject}: `$.node` is "{node}", but only {subjects.node_of(subject)} may speak there')
+    return message
+
+
+def read_answer(subject: str, data: bytes, kind: Any) -> Any:
+    """Read an answer; raise BadMessage where it is none of what was asked for, with the peer's reason if it gave one."""
+    try:
+        return decoder(kind).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise BadMessage(f"{subject}: {_refusal(data) or f'the answer cannot be read: {e}'}") from e
+
+
+def _refusal(data: bytes) -> str:
+    try:
+        refused: Refused = decoder(Refused).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return refused.error
