@@ -151,11 +151,13 @@ class Reflector(Generic[T]):
     async def _next_line(self, lines: AsyncIterator[bytes], asked: asyncio.Future[Any]) -> bytes | None:
         reading = asyncio.ensure_future(_next(lines))
         both: set[asyncio.Future[Any]] = {reading, asked}
-        done, _ = await asyncio.wait(both, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED)
-        if reading in done:
-            return reading.result() or None
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+        try:
+            done, _ = await asyncio.wait(both, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED)
+            if reading in done:
+                return reading.result() or None
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
         if not done:
             log.warning("the watch of %s was silent for %g s: opening another", self._path, self._silence)
         return None
