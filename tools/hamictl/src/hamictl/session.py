@@ -9,7 +9,6 @@ from typing import Any
 from hami_kit import bus as buses
 from hami_kit.bus import Bus, BusSettings
 from hami_kit.errors import BoundaryError, KubeError, KubeNotFound
-from hami_kit.kube import Kube
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import (
@@ -84,6 +83,9 @@ async def explain(where: Where, namespace: str, name: str) -> Explanation:
 
 async def pod(where: Where, namespace: str, name: str) -> Pod:
     """Read a pod from the API server."""
+    # imported here: the Kubernetes library costs two seconds that no other command needs to pay
+    from hami_kit.kube import Kube  # noqa: PLC0415
+
     try:
         async with Kube.connect(where.kubeconfig or None) as kube:
             return await kube.get_pod(namespace, name)

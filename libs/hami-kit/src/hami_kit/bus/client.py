@@ -35,10 +35,11 @@ async def connect(
 ) -> AsyncIterator[Bus]:
     """Open the bus at once, with or without NATS; it connects and reconnects by itself until the block ends."""
     link = Link(settings, name=name, clock=clock or SystemClock())
-    outbox = Outbox(EventStream(link), source=name, limit=settings.outbox_limit, clock=clock or SystemClock())
+    events = EventStream(link)
+    outbox = Outbox(events, source=name, limit=settings.outbox_limit, clock=clock or SystemClock())
     async with asyncio.TaskGroup() as tasks:
         workshop = Workshop(tasks, telemetry, max_payload=lambda: max_payload(link), hook=on_malformed or _nothing)
-        bus = NatsBus(link, workshop, outbox)
+        bus = NatsBus(link, workshop, outbox, events)
         running = [
             tasks.create_task(link.run(), name="bus link"),
             tasks.create_task(outbox.run(), name="bus outbox"),
@@ -64,10 +65,11 @@ def max_payload(link: Link) -> int:
 class NatsBus:
     """The Bus protocol over one Link."""
 
-    def __init__(self, link: Link, workshop: Workshop, outbox: Outbox) -> None:
+    def __init__(self, link: Link, workshop: Workshop, outbox: Outbox, events: EventStream) -> None:
         self._link = link
         self._workshop = workshop
         self._outbox = outbox
+        self._events = events
         self._received = 0
         self._sent = 0
 
@@ -122,6 +124,10 @@ class NatsBus:
     def emit(self, event: CloudEvent) -> None:
         """Put an event into the outbox; never waits, never fails."""
         self._outbox.put(event)
+
+    async def recent_events(self, *, limit: int) -> list[CloudEvent]:
+        """Return the last events that JetStream has stored, oldest first."""
+        return await self._events.recent(limit)
 
     def statistics(self) -> BusStatistics:
         """Return what happened so far."""

@@ -130,6 +130,10 @@ class Bus(Protocol):
         """Put an event into the outbox; never waits, never fails."""
         ...
 
+    async def recent_events(self, *, limit: int) -> list[CloudEvent]:
+        """Return the last events that JetStream has stored, oldest first; raise BusUnavailable where it cannot say."""
+        ...
+
     def statistics(self) -> BusStatistics:
         """Return what happened so far."""
         ...

@@ -4,6 +4,7 @@ One rule: it says yes when the event is stored, and raises BusUnavailable for ev
 """
 
 from hami_model.bus import subjects
+from hami_model.bus.events import CloudEvent
 from msgspec import Struct
 from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, StreamConfig
@@ -42,6 +43,20 @@ class EventStream:
         except (NatsError, OSError, TimeoutError) as e:
             self._checked = None
             raise BusUnavailable(f"{subjects.EVENTS_STREAM}: the event was not stored: {e}") from e
+
+    async def recent(self, limit: int) -> list[CloudEvent]:
+        """Return the last stored events, oldest first; none where the stream is not there yet."""
+        try:
+            stream = self._link.client().jetstream(timeout=ACK_TIMEOUT)
+            state = (await stream.stream_info(subjects.EVENTS_STREAM)).state
+            found = []
+            for number in range(max(state.first_seq, state.last_seq - limit + 1, 1), state.last_seq + 1):
+                found.append((await stream.get_msg(subjects.EVENTS_STREAM, number)).data or b"")
+        except NotFoundError:
+            return []
+        except (NatsError, OSError, TimeoutError) as e:
+            raise BusUnavailable(f"{subjects.EVENTS_STREAM} cannot be read: {e}") from e
+        return [wire.read_answer(subjects.EVENTS_STREAM, data, CloudEvent) for data in found]
 
 
 async def _ensure(stream: object) -> None:
