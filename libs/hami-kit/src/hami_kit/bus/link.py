@@ -93,7 +93,7 @@ class Link:
     async def wait_disconnected(self, seconds: float) -> None:
         """Return when NATS has not been heard of for so long."""
         while (left := self._heard_at + seconds - self._clock.monotonic()) > 0:
-            await asyncio.sleep(left)
+            await asyncio.sleep(left)  # noqa: ASYNC110 - silence has no event
 
     async def run(self) -> None:
         """Connect, and again whenever the connection is closed for good; until cancelled."""
@@ -122,7 +122,7 @@ class Link:
         log.info("connected to NATS at %s as %s", client.connected_url and client.connected_url.netloc, self._name)
 
     async def _flush(self) -> None:
-        """Wait until the server has read what we wrote; a connection that breaks meanwhile subscribes again by itself."""
+        """Wait until the server has read what we wrote; a connection that breaks meanwhile subscribes again."""
         if self.is_connected and self._client is not None:
             try:
                 await self._client.flush(timeout=FLUSH_TIMEOUT)

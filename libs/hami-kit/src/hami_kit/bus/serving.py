@@ -43,14 +43,19 @@ class Workshop:
         self._hook = hook
         self.telemetry = telemetry
         self.max_payload = max_payload
+        self._running: set[asyncio.Task[None]] = set()
+        self.received = 0
         self.malformed = 0
         self.failed = 0
         self.in_flight = 0
 
     def start(self, work: Awaitable[None], done: set[asyncio.Task[None]]) -> None:
         """Run one message's work in its own task, outside any span of whoever subscribed."""
+        self.received += 1
         task = self._tasks.create_task(self._count(work), context=self._context.copy())
-        done.add(task)
+        for running in (self._running, done):
+            running.add(task)
+        task.add_done_callback(self._running.discard)
         task.add_done_callback(done.discard)
 
     async def _count(self, work: Awaitable[None]) -> None:
@@ -59,6 +64,11 @@ class Workshop:
             await work
         finally:
             self.in_flight -= 1
+
+    def close(self) -> None:
+        """Cancel what is still at work."""
+        for task in tuple(self._running):
+            task.cancel()
 
     def tell_malformed(self, subject: str, error: BadMessage) -> None:
         """Count and log a message that cannot be read, and tell the service."""
@@ -143,7 +153,7 @@ class Serving:
             await self._service.end()
 
 
-class _Service(Service):  # type: ignore[misc] # nats-py has no types for it
+class _Service(Service):
     async def add(self, endpoint: Endpoint, workshop: Workshop) -> None:
         served = _Served(self, endpoint, workshop)
         await served._start()
@@ -158,7 +168,7 @@ class _Service(Service):  # type: ignore[misc] # nats-py has no types for it
         await asyncio.gather(*(finish(served.at_work) for served in self._endpoints))
 
 
-class _Served(MicroEndpoint):  # type: ignore[misc] # nats-py has no types for it
+class _Served(MicroEndpoint):
     """An endpoint whose requests run concurrently and are still counted and timed one by one."""
 
     def __init__(self, service: _Service, endpoint: Endpoint, workshop: Workshop) -> None:
@@ -177,7 +187,7 @@ class _Served(MicroEndpoint):  # type: ignore[misc] # nats-py has no types for i
         self._num_requests += 1
         if error:
             self._num_errors += 1
-            self._last_error = error
+            self._last_error = error  # type: ignore[assignment]
         await self._respond(msg, answer)
         self._processing_time += time.perf_counter_ns() - started
         self._average_processing_time = self._processing_time // self._num_requests
@@ -220,7 +230,7 @@ async def end(subscription: Subscription) -> None:
     try:
         if subscription._conn.is_connected:
             async with asyncio.timeout(STOP_TIMEOUT):
-                await subscription.drain()
+                await subscription.drain()  # type: ignore[no-untyped-call]
         else:
             await subscription.unsubscribe()
     except (NatsError, OSError, TimeoutError) as e:

@@ -49,9 +49,9 @@ class EventStream:
         try:
             stream = self._link.client().jetstream(timeout=ACK_TIMEOUT)
             state = (await stream.stream_info(subjects.EVENTS_STREAM)).state
-            found = []
-            for number in range(max(state.first_seq, state.last_seq - limit + 1, 1), state.last_seq + 1):
-                found.append((await stream.get_msg(subjects.EVENTS_STREAM, number)).data or b"")
+            first = max(state.first_seq, state.last_seq - limit + 1, 1)
+            numbers = range(first, state.last_seq + 1)
+            found = [(await stream.get_msg(subjects.EVENTS_STREAM, number)).data or b"" for number in numbers]
         except NotFoundError:
             return []
         except (NatsError, OSError, TimeoutError) as e:

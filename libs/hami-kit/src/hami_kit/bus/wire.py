@@ -46,7 +46,7 @@ def read_message(subject: str, data: bytes, kind: Any) -> Any:
 
 
 def read_answer(subject: str, data: bytes, kind: Any) -> Any:
-    """Read an answer; raise BadMessage where it is none of what was asked for, with the peer's reason if it gave one."""
+    """Read an answer; raise BadMessage, with the peer's reason if any, where it is none of what was asked for."""
     try:
         return decoder(kind).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
