@@ -28,8 +28,9 @@ from hami_node_agent.limits import HamiCore, hami_core
 from hami_node_agent.pods import NodePods
 from hami_node_agent.probes import SimulatedProbe
 from hami_testkit.cluster import Standin
+from hami_testkit.cluster.client import ApiClient, Informer
 from hami_testkit.cluster.kubelet import Kubelet
-from hami_testkit.cluster.kubelet.client import ApiClient, ApiError
+from hami_testkit.cluster.status import ApiError
 from msgspec import Struct
 
 GPU = "nvidia.com/gpu"
@@ -126,7 +127,7 @@ class Node:
 
     async def apply(self, pod: dict[str, Any]) -> PodRef:
         """Create a pod, unbound."""
-        made = await self.api.call("POST", "/api/v1/namespaces/default/pods", pod)
+        made = await self.api.create("/api/v1/namespaces/default/pods", pod)
         return PodRef.of(msgspec.convert(made, Pod))
 
     async def bind(self, ref: PodRef, *grants: tuple[str, str, int]) -> None:
@@ -155,7 +156,7 @@ class Node:
         """Return the environment that a container was given."""
         given = self.kubelet.given(ref.namespace, ref.name, container)
         assert given is not None
-        return given["envs"]  # type: ignore[no-any-return]
+        return given.envs
 
     async def _bind(self, ref: PodRef, written: dict[str, str]) -> None:
         binding = {
@@ -164,19 +165,22 @@ class Node:
             "metadata": {"name": ref.name, "uid": ref.uid, "annotations": written},
             "target": {"kind": "Node", "name": NODE},
         }
-        await self.api.call("POST", f"{_path(ref)}/binding", binding)
+        await self.api.create(f"{_path(ref)}/binding", binding)
 
     async def _follow(self, listed: asyncio.Event) -> None:
-        seen: dict[str, Pod] = {}
-        async for kind, raw in self.api.pods_of(NODE):
-            if kind == "LISTED":
-                self.agent.pods_listed([seen[uid] for uid in raw["uids"]])
-                listed.set()
-                continue
-            pod = msgspec.convert(raw, Pod)
-            seen[pod.metadata.uid] = pod
+        def told(old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
             if listed.is_set():
-                self.agent.pod_changed(pod, is_gone=kind == "DELETED")
+                self.agent.pod_changed(msgspec.convert(new or old, Pod), is_gone=new is None)
+
+        async def announce() -> None:
+            await informer.synced.wait()
+            self.agent.pods_listed([msgspec.convert(pod, Pod) for pod in informer.objects.values()])
+            listed.set()
+
+        informer = Informer(self.api, f"/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}", told)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(informer.run())
+            tasks.create_task(announce())
 
 
 @pytest.fixture
@@ -184,7 +188,7 @@ async def node() -> AsyncIterator[Node]:
     """A node named n1 with a running kubelet; its folder is short, since sockets' paths are."""
     raw_node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
     with tempfile.TemporaryDirectory(prefix="ha") as folder:
-        async with Standin.start(nodes=[raw_node]) as cluster, ApiClient(cluster.url) as api:
+        async with Standin.start(nodes=[raw_node]) as cluster, ApiClient.connect(cluster.url) as api:
             node = Node(api, Path(folder))
             async with node.kubelet.running():
                 yield node
@@ -279,7 +283,7 @@ async def test_pods_come_and_go_and_their_devices_with_them(node: Node) -> None:
             ref = await node.apply(a_pod(f"p{i}", ("c", 1)))
             await node.bind(ref, ("c", "GPU-a", 9000))
             await node.phase(ref, "Running")
-            await node.api.call("DELETE", _path(ref), {"gracePeriodSeconds": 0})
+            await node.api.delete(_path(ref), {"gracePeriodSeconds": 0})
         await until(lambda: is_true(not agent.table.entries))
         assert list((node.root / "vgpu" / "containers").iterdir()) == []
 
@@ -305,7 +309,7 @@ async def test_many_pods_come_and_go_at_once(node: Node) -> None:
             alive.append(ref)
             if len(alive) > 2:
                 over = alive.pop(chosen.randrange(len(alive)))
-                await node.api.call("DELETE", _path(over), {"gracePeriodSeconds": 0})
+                await node.api.delete(_path(over), {"gracePeriodSeconds": 0})
         await until(lambda: is_true(set(agent.table.pods) == set(alive)))
 
 
@@ -415,7 +419,7 @@ async def test_a_pod_that_ended_while_no_agent_ran_holds_nothing(node: Node) -> 
         ref = await node.apply(a_pod("x", ("c", 1)))
         await node.bind(ref, ("c", "GPU-a", 6000))
         await node.phase(ref, "Running")
-    await node.api.call("DELETE", _path(ref), {"gracePeriodSeconds": 0})
+    await node.api.delete(_path(ref), {"gracePeriodSeconds": 0})
 
     async with node.agent_running() as agent:
         await until(lambda: is_true(not agent.table.entries))

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
-from hami_testkit.cluster.kubelet.client import ApiClient
 from hami_testkit.cluster.plugins.ascend import AscendPlugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
 
@@ -22,9 +22,9 @@ PLUGINS = "standin.hami.io/plugins"
 async def run_kubelets(
     api_url: str, nodes: Mapping[str, Mapping[str, str]], root: Path
 ) -> AsyncIterator[dict[str, Kubelet]]:
-    """Run a kubelet for each node (name -> annotations) for the length of a block, each in a folder of ``root``."""
+    """Run a kubelet for each node (name -> annotations) for the length of a block; each has its folder under ``root``."""
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(ApiClient(api_url))
+        api = await stack.enter_async_context(ApiClient.connect(api_url))
         kubelets = {}
         for name, annotations in nodes.items():
             kubelet = await stack.enter_async_context(Kubelet(api, name, root / name).running())

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hami_testkit.cluster.admission import ONLY_FOR
-from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.extender import Extender, hami_extender
 from hami_testkit.cluster.faults import Faults
 from hami_testkit.cluster.registry import Registry
@@ -95,16 +94,13 @@ class Standin:
 
     @asynccontextmanager
     async def kubelets_running(self, root: Path) -> AsyncIterator[dict[str, Kubelet]]:
-        """Run a kubelet for every node that exists now, each in ``root/<node>``, until the block is left."""
+        """Run a kubelet, and the plugins it asks for, for every node that exists now, each in ``root/<node>``."""
         # gRPC takes half a second to import: only who asks for kubelets pays it
-        from hami_testkit.cluster.kubelet import Kubelet  # noqa: PLC0415
+        from hami_testkit.cluster.kubelets import run_kubelets  # noqa: PLC0415
 
-        names = [key[1] for key in self.registry.store.of(NODES).objects]
-        async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(ApiClient.connect(self.url))
-            for name in names:
-                kubelet = Kubelet(client, name, root / name)
-                self.kubelets[name] = await stack.enter_async_context(kubelet.running())
+        nodes = {key[1]: node.object["metadata"] for key, node in self.registry.store.of(NODES).objects.items()}
+        wanted = {name: dict(meta.get("annotations") or {}) for name, meta in nodes.items()}
+        async with run_kubelets(self.url, wanted, root) as self.kubelets:
             yield self.kubelets
 
     async def add_webhook(

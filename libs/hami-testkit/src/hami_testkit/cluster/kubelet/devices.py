@@ -24,11 +24,11 @@ NO_NUMA = -1
 
 
 class AllocateFailed(Exception):
-    """A container's devices cannot be given; terminal for its pod. The text is what follows "Allocate failed due to"."""
+    """A container cannot get its devices; terminal for its pod. The text is what follows "Allocate failed due to"."""
 
 
 class Endpoint(Protocol):
-    """A device plugin as the device manager calls it; both calls raise ``AllocateFailed`` with the plugin's own words."""
+    """A device plugin as the device manager calls it; calls raise ``AllocateFailed`` with the plugin's own words."""
 
     @property
     def prefers(self) -> bool:
@@ -143,7 +143,9 @@ class DeviceManager:
             self._rebuild()
             raise
         if not responses:  # the IDs stay in use until the next recount: a leak of the real kubelet
-            raise AllocateFailed("no containers return in allocation response &AllocateResponse{ContainerResponses:[],}")
+            raise AllocateFailed(
+                "no containers return in allocation response &AllocateResponse{ContainerResponses:[],}"
+            )
         by_numa = self._by_numa(resource, ids)
         self._keep(Held(pod=pod, container=container, resource=resource, by_numa=by_numa, response=responses[0]))
         self._save()

@@ -1,240 +1,188 @@
 """One simulated node: admits its pods one after another, runs nothing, and reports as if it did.
 
-One rule: admission is serial. While a plugin's Allocate hangs, no other pod of the node starts, stops or reports; that
-is how the real kubelet behaves, and what the node-agent must live with.
+One rule: admission is serial. While a plugin's Allocate hangs, no other pod of the node starts or stops; that is how
+the real kubelet behaves, and what the node-agent must live with.
 
-A pod runs until it is deleted, or for the seconds in its annotation ``standin.hami.io/run-seconds`` (exit code 0, or
-that in ``standin.hami.io/exit-code``). What a container was given stands in ``<root>/containers/<uid>_<container>.json``.
+Below its root stand ``device-plugins/kubelet.sock``, ``pod-resources/kubelet.sock``, ``pods/<uid>`` as long as a pod
+has containers, and ``containers/<uid>_<container>.json`` with what each container was given. How long containers run
+says the pod: see ``pod.script_of``.
 """
 
 import asyncio
-import json
-import logging
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 import grpc
 from hami_kit.kubelet.deviceplugin_v1beta1_pb2_grpc import add_RegistrationServicer_to_server
 from hami_kit.kubelet.podresources_v1_pb2_grpc import add_PodResourcesListerServicer_to_server
 
-from hami_testkit.cluster.kubelet import status
-from hami_testkit.cluster.kubelet.client import ApiClient, ApiError, Json
-from hami_testkit.cluster.kubelet.devices import CHECKPOINT, AdmissionError, DeviceManager, Response
-from hami_testkit.cluster.kubelet.sockets import PodResources, Registration
+from hami_testkit.cluster.client import ApiClient, Informer
+from hami_testkit.cluster.kubelet import checkpoint
+from hami_testkit.cluster.kubelet.books import PodBooks
+from hami_testkit.cluster.kubelet.desk import Desk
+from hami_testkit.cluster.kubelet.devices import DeviceManager
+from hami_testkit.cluster.kubelet.given import Gifts, Given
+from hami_testkit.cluster.kubelet.node import NodeReporter
+from hami_testkit.cluster.kubelet.options import Options
+from hami_testkit.cluster.kubelet.pod_resources import PodResources, TokenBucket
+from hami_testkit.cluster.kubelet.registration import Registration
+from hami_testkit.cluster.kubelet.worker import PodRun, PodWorker, Surroundings
+from hami_testkit.cluster.status import Json
 
-log = logging.getLogger(__name__)
-
-RUN_SECONDS = "standin.hami.io/run-seconds"
-EXIT_CODE = "standin.hami.io/exit-code"
 SOCKET = "kubelet.sock"
+LONGEST_SOCKET = 107
+
+Change = tuple[Json | None, Json | None]
+"""A pod before and after; None where it was not, or is not any more."""
 
 
 class Kubelet:
-    """The kubelet of ``node``; its folders stand under ``root``: a short path, since sockets' end at 108 bytes."""
+    """The kubelet of ``node``. Its ``root`` must be short: the path of a socket ends at 107 bytes."""
 
-    def __init__(self, api: ApiClient, node: str, root: Path) -> None:
+    def __init__(self, api: ApiClient, node: str, root: Path, *, options: Options | None = None) -> None:
         self.node = node
         self.root = root
         self.plugins = root / "device-plugins"
+        self.pod_resources = root / "pod-resources" / SOCKET
         self._api = api
-        self._manager: DeviceManager
-        self._pods: dict[str, Json] = {}
-        self._admitted: dict[str, Json] = {}
-        self._rejected: dict[str, Json] = {}
-        self._in_admission: Json | None = None
-        self._given: dict[tuple[str, str, str], Response] = {}
-        self._work: asyncio.Queue[str] = asyncio.Queue()
-        self._status_due = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._servers: list[grpc.aio.Server] = []
+        self._options = options or Options()
+        self._gifts = Gifts(root / "containers")
+        self._runtime: dict[str, PodRun] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._process: asyncio.Task[None] | None = None
+        self._restarts = 0
+        self._workers: dict[str, PodWorker] = {}
 
     # Starting and stopping
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Kubelet"]:
-        """Run the kubelet for the length of a block."""
-        await self.start()
-        try:
-            yield self
-        finally:
-            await self.stop()
+        """Run the kubelet for the length of a block; what breaks inside it ends the block."""
+        async with asyncio.TaskGroup() as self._tasks:
+            await self.start()
+            try:
+                yield self
+            finally:
+                await self.stop()
 
     async def start(self) -> None:
-        """Open the sockets, load the checkpoint, follow the node's pods."""
-        for folder in (self.plugins, self.root / "pod-resources", self.root / "containers"):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._wipe_sockets()
-        self._manager = DeviceManager(self.plugins)
-        registration = Registration(self.plugins, self._manager, self._status_due.set, self._spawn)
-        await self._serve(self.plugins / SOCKET, lambda s: add_RegistrationServicer_to_server(registration, s))
-        resources = PodResources(self._manager, self._shown, self._known)
-        await self._serve(
-            self.root / "pod-resources" / SOCKET, lambda s: add_PodResourcesListerServicer_to_server(resources, s)
-        )
-        self._spawn(self._follow())
-        self._spawn(self._main_loop())
-        self._spawn(self._report_node())
+        """Start the process again after ``stop``: empty the plugins' folder, open the sockets, follow the pods."""
+        if self._tasks is None:
+            raise RuntimeError("a kubelet starts inside `async with kubelet.running()`")
+        up = asyncio.Event()
+        self._process = self._tasks.create_task(self._run(up), name=f"kubelet {self.node}")
+        await up.wait()
 
     async def stop(self) -> None:
-        """Close everything; pods stay as they are in the API."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for server in self._servers:
-            await server.stop(grace=None)
-        self._servers.clear()
-        for folder in (self.plugins, self.root / "pod-resources"):
-            (folder / SOCKET).unlink(missing_ok=True)
+        """End the process; containers run on, pods stay as they are in the API, no socket of ours is left."""
+        if self._process is not None:
+            self._process.cancel()
+            await asyncio.wait({self._process})
+            self._process = None
 
     async def restart(self, *, lose_checkpoint: bool = False) -> None:
-        """Stop and start again, as a real one does: every socket in the folder goes, plugins must register anew."""
+        """Stop and start: every socket in the plugins' folder goes, and plugins must register anew."""
         await self.stop()
         if lose_checkpoint:
-            (self.plugins / CHECKPOINT).unlink(missing_ok=True)
-        self._pods, self._admitted, self._in_admission = {}, {}, None
-        self._work = asyncio.Queue()
+            (self.plugins / checkpoint.NAME).unlink(missing_ok=True)
+        self._restarts += 1
         await self.start()
 
-    def _wipe_sockets(self) -> None:
-        for socket in self.plugins.glob("*.sock"):
-            socket.unlink()
+    async def _run(self, up: asyncio.Event) -> None:
+        self._prepare_folders()
+        loop = asyncio.get_running_loop()
+        books = PodBooks(linger=self._options.linger, now=loop.time)
+        manager = DeviceManager(self.plugins, active=books.active, seed=self._options.seed)
+        changed = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            resources = PodResources(
+                manager, listed=books.listed, known=books.known,
+                bucket=TokenBucket(rate=self._options.rate, burst=self._options.burst, now=loop.time),
+            )  # fmt: skip
+            await stack.enter_async_context(
+                _serving(self.pod_resources, lambda s: add_PodResourcesListerServicer_to_server(resources, s))
+            )
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            registration = Registration(
+                self.plugins, manager, tasks=tasks, changed=changed.set, plugin_grace=self._options.plugin_grace
+            )
+            await stack.enter_async_context(
+                _serving(self.plugins / SOCKET, lambda s: add_RegistrationServicer_to_server(registration, s))
+            )
+            up.set()
+            if self._restarts:
+                await asyncio.sleep(self._options.settle)
+            changed.set()
+            tasks.create_task(self._report_node(manager, changed), name="node status")
+            await self._main_loop(tasks, manager, books)
 
-    async def _serve(self, socket: Path, add: Any) -> None:
-        server = grpc.aio.server()
-        add(server)
-        socket.unlink(missing_ok=True)
-        server.add_insecure_port(f"unix:{socket}")
-        await server.start()
-        self._servers.append(server)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def _prepare_folders(self) -> None:
+        for folder in (self.plugins, self.pod_resources.parent, self.root / "pods"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for socket in (self.plugins / SOCKET, self.pod_resources):
+            if len(bytes(socket.absolute())) > LONGEST_SOCKET:
+                why = f"is longer than {LONGEST_SOCKET} bytes, as long as a socket's may be: choose a shorter root"
+                raise ValueError(f"the path {socket.absolute()} {why}")
+        for file in self.plugins.iterdir():
+            if file.name != checkpoint.NAME and not file.is_dir():
+                file.unlink()
 
     # What others see
 
-    def given(self, namespace: str, pod: str, container: str) -> Response | None:
-        """Return what a container was given (envs, mounts, devices, annotations), or None before its admission."""
-        return self._given.get((namespace, pod, container))
+    def given(self, namespace: str, pod: str, container: str) -> Given | None:
+        """Return what a container was given by plugins; None before it has started."""
+        return self._gifts.find(namespace, pod, container)
 
-    def _shown(self) -> list[Json]:
-        active = [p for p in self._admitted.values() if not status.has_ended(p)]
-        return [*active, self._in_admission] if self._in_admission else active
+    def container_env(self, namespace: str, pod: str, container: str) -> dict[str, str]:
+        """Return a container's environment, plugins' and the pod's own (which wins); empty before it has started."""
+        gift = self.given(namespace, pod, container)
+        return gift.env if gift else {}
 
-    def _known(self) -> list[Json]:
-        return [*self._shown(), *self._rejected.values()]
+    def has_containers(self, uid: str) -> bool:
+        """Say whether containers of this pod still run here, even if the API server has forgotten it."""
+        return uid in self._runtime
 
-    # Following the API
-
-    async def _follow(self) -> None:
-        async for kind, pod in self._api.pods_of(self.node):
-            if kind == "LISTED":
-                for uid in set(self._pods) - set(pod["uids"]):
-                    self._gone(uid)
-                continue
-            uid = pod["metadata"]["uid"]
-            if kind == "DELETED":
-                self._gone(uid)
-            else:
-                self._seen(uid, pod)
-
-    def _seen(self, uid: str, pod: Json) -> None:
-        new = uid not in self._pods
-        self._pods[uid] = pod
-        if status.has_ended(pod):
-            self._rejected.pop(uid, None)
-        was_admitted = new and (pod["status"].get("startTime") or status.has_ended(pod))
-        if uid in self._admitted or was_admitted:
-            self._admitted[uid] = pod
-        if new or pod["metadata"].get("deletionTimestamp"):
-            self._work.put_nowait(uid)
-
-    def _gone(self, uid: str) -> None:
-        for books in (self._pods, self._admitted, self._rejected):
-            books.pop(uid, None)
+    def crash(self, namespace: str, pod: str, container: str) -> None:
+        """Let a running container end with 137; it is started again as the pod's restartPolicy says."""
+        for worker in self._workers.values():
+            meta = worker.run.pod["metadata"]
+            if (meta["namespace"], meta["name"]) == (namespace, pod):
+                worker.kill(container)
 
     # The main loop
 
-    async def _main_loop(self) -> None:
+    async def _main_loop(self, tasks: asyncio.TaskGroup, manager: DeviceManager, books: PodBooks) -> None:
+        letters: asyncio.Queue[Change] = asyncio.Queue()
+        path = f"/api/v1/pods?fieldSelector={quote(f'spec.nodeName={self.node}')}"
+        informer = Informer(self._api, path, lambda old, new: letters.put_nowait((old, new)))
+        tasks.create_task(informer.run(), name="pods of the node")
+        around = Surroundings(
+            api=self._api, manager=manager, gifts=self._gifts, options=self._options, pods_folder=self.root / "pods"
+        )
+        desk = Desk(tasks, books, around, self._runtime, self._workers)
+        tasks.create_task(desk.take_leave_of_lost(informer), name="pods lost while away")
         while True:
-            uid = await self._work.get()
-            pod = self._pods.get(uid)
-            if pod is None:
-                continue
-            with suppress(ApiError):
-                if uid not in self._admitted:
-                    await self._admit(uid, pod)
-                if self._pods.get(uid, pod)["metadata"].get("deletionTimestamp"):
-                    await self._terminate(uid, pod)
+            await desk.handle(*await letters.get())
 
-    async def _admit(self, uid: str, pod: Json) -> None:
-        self._manager.forget_ended(p["metadata"]["uid"] for p in self._shown())
-        self._in_admission = pod
-        try:
-            for container, keeps in status.containers(pod):
-                wanted = status.wanted(container)
-                given = await self._manager.allocate(uid, container["name"], wanted, keeps=keeps)
-                self._keep(pod, container["name"], given)
-        except AdmissionError as e:
-            self._rejected[uid] = pod
-            self._in_admission = None
-            await self._set_status(pod, status.rejected(str(e)))
-            return
-        self._admitted[uid] = self._pods.get(uid, pod)
-        self._in_admission = None
-        await self._set_status(pod, status.running(pod, _now()))
-        seconds = pod["metadata"].get("annotations", {}).get(RUN_SECONDS)
-        if seconds is not None:
-            self._spawn(self._end_later(uid, pod, float(seconds)))
-
-    def _keep(self, pod: Json, container: str, given: Response) -> None:
-        meta = pod["metadata"]
-        self._given[meta["namespace"], meta["name"], container] = given
-        file = self.root / "containers" / f"{meta['uid']}_{container}.json"
-        file.write_text(json.dumps(given, indent=1))
-
-    async def _end_later(self, uid: str, pod: Json, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        if uid in self._pods:
-            code = int(pod["metadata"].get("annotations", {}).get(EXIT_CODE, "0"))
-            with suppress(ApiError):
-                await self._set_status(pod, status.ended(self._pods[uid], _now(), code))
-
-    async def _terminate(self, uid: str, pod: Json) -> None:
-        """End the containers, then remove the object, as the kubelet does after the grace period."""
-        self._admitted.pop(uid, None)
-        meta = pod["metadata"]
-        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-        body = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
-        await self._api.call("DELETE", path, body)
-
-    async def _set_status(self, pod: Json, new: Json) -> None:
-        meta = pod["metadata"]
-        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
-        await self._api.merge(path, {"metadata": {"uid": meta["uid"]}, "status": new})
-
-    # The node's status
-
-    async def _report_node(self) -> None:
+    async def _report_node(self, manager: DeviceManager, changed: asyncio.Event) -> None:
+        reporter = NodeReporter(self._api, self.node)
         while True:
-            await self._status_due.wait()
-            self._status_due.clear()
-            counts = self._manager.status()
-            capacity = {resource: str(all_of_them) for resource, (all_of_them, _) in counts.items()}
-            allocatable = {resource: str(healthy) for resource, (_, healthy) in counts.items()}
-            try:
-                body = {"status": {"capacity": capacity, "allocatable": allocatable}}
-                await self._api.merge(f"/api/v1/nodes/{self.node}/status", body)
-            except (ApiError, OSError) as e:
-                log.warning("the status of node %s could not be written, trying again: %s", self.node, e)
-                await asyncio.sleep(0.5)
-                self._status_due.set()
+            await changed.wait()
+            changed.clear()
+            await reporter.report(manager.counts())
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+@asynccontextmanager
+async def _serving(socket: Path, add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[None]:
+    server = grpc.aio.server()
+    add(server)
+    socket.unlink(missing_ok=True)
+    server.add_insecure_port(f"unix://{socket.absolute()}")
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
+        socket.unlink(missing_ok=True)

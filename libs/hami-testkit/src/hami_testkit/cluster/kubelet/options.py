@@ -1,4 +1,4 @@
-"""The times of the simulated kubelet, as measured on the real one, and the annotations with which a pod says how it runs."""
+"""The times of the simulated kubelet, as measured on the real one, and the annotations that say how a pod runs."""
 
 from msgspec import Struct
 
@@ -16,7 +16,7 @@ class Options(Struct, frozen=True, kw_only=True):
     """What a test may want shorter, or otherwise, than a real kubelet has it. Seconds, if not said otherwise."""
 
     settle: float = 1.0
-    """After a restart: until it looks at its pods and reports its node. Plugins that are back by then missed nothing."""
+    """After a restart: until it looks at its pods and reports its node. Plugins back by then missed nothing."""
     linger: float = 1.5
     """How long PodResources lists a pod whose containers have just ended."""
     plugin_grace: float = 300.0

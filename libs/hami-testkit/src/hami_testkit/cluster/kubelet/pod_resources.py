@@ -1,6 +1,5 @@
 """PodResources: who has which IDs, for whoever asks at ``pod-resources/kubelet.sock``."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -55,13 +54,12 @@ class PodResources(PodResourcesListerServicer):
     async def Get(self, request: pr.GetPodResourcesRequest, context: Any) -> pr.GetPodResourcesResponse:  # noqa: N802
         """Show one pod; this recounts nothing."""
         await self._limit(context)
-        for pod in self._known():
-            meta = pod["metadata"]
-            if (meta["namespace"], meta["name"]) == (request.pod_namespace, request.pod_name):
-                return pr.GetPodResourcesResponse(pod_resources=self._show(pod))
-        why = f"pod {request.pod_name} in namespace {request.pod_namespace} not found"
-        await context.abort(grpc.StatusCode.UNKNOWN, why)
-        raise asyncio.CancelledError  # abort has raised already
+        asked = (request.pod_namespace, request.pod_name)
+        found = [p for p in self._known() if (p["metadata"]["namespace"], p["metadata"]["name"]) == asked]
+        if not found:
+            why = f"pod {request.pod_name} in namespace {request.pod_namespace} not found"
+            await context.abort(grpc.StatusCode.UNKNOWN, why)
+        return pr.GetPodResourcesResponse(pod_resources=self._show(found[0]))
 
     async def GetAllocatableResources(  # noqa: N802
         self, request: pr.AllocatableResourcesRequest, context: Any

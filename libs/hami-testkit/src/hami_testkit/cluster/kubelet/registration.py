@@ -41,14 +41,16 @@ class Registration(RegistrationServicer):
     async def Register(self, request: dp.RegisterRequest, context: Any) -> dp.Empty:  # noqa: N802 - the protocol's name
         """Take a plugin in, in place of one that served the same resource."""
         if request.version != VERSION:
-            why = f'requested API version "{request.version}" is not supported by kubelet. Supported version is ["{VERSION}"]'
-            await context.abort(grpc.StatusCode.UNKNOWN, why)
+            why = f'requested API version "{request.version}" is not supported by kubelet.'
+            await context.abort(grpc.StatusCode.UNKNOWN, f'{why} Supported version is ["{VERSION}"]')
         if not _EXTENDED.fullmatch(request.resource_name):
             await context.abort(grpc.StatusCode.UNKNOWN, f'the ResourceName "{request.resource_name}" is invalid')
         try:
             endpoint = await greeted(self._folder / request.endpoint, request.resource_name)
         except grpc.aio.AioRpcError as error:
-            await context.abort(grpc.StatusCode.UNKNOWN, f"failed to dial device plugin with socketPath: {in_go_words(error)}")
+            await context.abort(
+                grpc.StatusCode.UNKNOWN, f"failed to dial device plugin with socketPath: {in_go_words(error)}"
+            )
         except TimeoutError:
             await context.abort(grpc.StatusCode.UNKNOWN, "failed to dial device plugin: it told no options in time")
         replaced = self._manager.attach(request.resource_name, endpoint)

@@ -1,21 +1,43 @@
-"""A stand-in for Huawei's ascend-device-plugin with HAMi's vNPU support: one chip model on one node."""
+"""A stand-in for Huawei's ascend-device-plugin with HAMi's vNPU support: one chip model on one node.
+
+One rule: it does what the real one does, its flaws included: it calls a pod served after the *first* container's
+Allocate, and takes a chip's last entry where two containers share the chip.
+"""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import logging
+import shutil
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 from msgspec import Struct
 
-from hami_testkit.cluster.kubelet.client import ApiClient, ApiError, Json
-from hami_testkit.cluster.plugins.handshake import Handshake, annotations_of
-from hami_testkit.cluster.plugins.plugin import PluginRefusedError, serving
+from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.kubelet.pod import annotation, containers, uid_of
+from hami_testkit.cluster.plugins.handshake import Handshake
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError
+from hami_testkit.cluster.status import ApiError, Json
+
+log = logging.getLogger(__name__)
 
 REPORT_EVERY = 30.0
-"""Seconds between two registrations, as the real plugin has it."""
+REPORT_AGAIN = 5.0
+"""Seconds between two registrations, and after one that failed."""
+SOFT_MODE = ("huawei.com/vnpu-mode", "hami-core")
+DRIVER = "/usr/local/Ascend/driver"
+SOFT_MOUNTS = (
+    *((p, p, True) for p in ("/usr/local/bin/npu-smi", "/etc/ascend_install.info", f"{DRIVER}/lib64/driver")),
+    (f"{DRIVER}/version.info", f"{DRIVER}/version.info", True),
+    ("/usr/local/hami-vnpu-core", "/hami-vnpu-core", True),
+    ("/usr/local/hami-vnpu-core/ld.so.preload", "/etc/ld.so.preload", True),
+    ("/usr/local/hami-shared-region", "/hami-shared-region", False),
+)
+"""Host path, container path, read-only."""
 
 
 class Chip(Struct, frozen=True, kw_only=True):
@@ -42,90 +64,135 @@ CHIPS = {
 
 
 class AscendPlugin:
-    """The plugin of one chip model on one node."""
+    """The plugin of one chip model on one node. ``soft``: the node splits in software (``hami-core``)."""
 
-    def __init__(self, api: ApiClient, node: str, word: str, cards: int) -> None:
+    def __init__(self, api: ApiClient, node: str, word: str, cards: int, *, soft: bool = False) -> None:
         self._handshake = Handshake(api, node)
         self._chip = CHIPS[word]
-        self._cards = [f"{word}-{node}-{i}" for i in range(cards)]
+        self._soft = soft
+        self._healthy = {f"{word}-{node}-{i}": True for i in range(cards)}
+        self._one_at_a_time = asyncio.Lock()
+        ids = [i for card in self._healthy for i in self._ids(card)]
+        self._plugin = DevicePlugin(f"huawei.com/{word}", ids, socket=f"{word}.sock", allocate=self._allocate)
+        self._hook_path = Path()
+
+    @property
+    def cards(self) -> list[str]:
+        """Return the cards' UUIDs; the position is the physical id."""
+        return list(self._healthy)
+
+    async def mark(self, card: str, *, healthy: bool) -> None:
+        """Let a card fall ill, or recover, and publish it as the next tick would."""
+        self._healthy[card] = healthy
+        self._plugin.mark(healthy=healthy, ids=self._ids(card))
+        await self._report()
+
+    def _ids(self, card: str) -> list[str]:
+        return [f"{card}-{i}" for i in range(self._chip.split)]
 
     @asynccontextmanager
-    async def running(self, folder: Path) -> AsyncIterator[None]:
-        """Publish the cards and serve them for the length of a block."""
-        ids = [f"{card}-{i}" for card in self._cards for i in range(self._chip.split)]
-        word = self._chip.word
-        async with serving(folder, resource=f"huawei.com/{word}", socket=f"{word}.sock", ids=ids, answer=self._answer):
+    async def running(self, folder: Path) -> AsyncIterator["AscendPlugin"]:
+        """Publish the cards and serve them for the length of a block; containers' folders stand beside ``folder``."""
+        self._hook_path = folder.parent / "hami-vnpu-core"
+        async with self._plugin.running(folder), asyncio.TaskGroup() as tasks:
             await self._report()
-            reporting = asyncio.create_task(self._report_for_ever())
+            reporting = tasks.create_task(self._report_for_ever(), name=f"register {self._chip.word}")
             try:
-                yield
+                yield self
             finally:
                 reporting.cancel()
-                await asyncio.gather(reporting, return_exceptions=True)
+
+    # The node's annotations
 
     async def _report_for_ever(self) -> None:
+        pause = REPORT_EVERY
         while True:
-            await asyncio.sleep(REPORT_EVERY)
-            await self._report()
+            await asyncio.sleep(pause)
+            pause = REPORT_EVERY
+            try:
+                await self._report()
+            except (ApiError, aiohttp.ClientError, OSError) as error:
+                log.info("the cards of %s could not be published: %s", self._handshake.node, error)
+                pause = REPORT_AGAIN
 
     async def _report(self) -> None:
-        word, stamp = self._chip.word, datetime.now().strftime("%Y.%m.%d %H:%M:%S")
-        notes = {
-            f"hami.io/node-register-{word}": json.dumps([self._card(i) for i in range(len(self._cards))]),
-            f"hami.io/node-handshake-{word}": f"Reported_{stamp}",
-        }
-        await self._handshake.api.merge(f"/api/v1/nodes/{self._handshake.node}", {"metadata": {"annotations": notes}})
+        word = self._chip.word
+        stamp = datetime.now() + timedelta(seconds=1)
+        await self._handshake.publish(
+            {
+                f"hami.io/node-register-{word}": json.dumps([self._card(i) for i in range(len(self._healthy))]),
+                f"hami.io/node-handshake-{word}": f"Reported_{stamp:%Y.%m.%d %H:%M:%S}",
+                "hami-vnpu-core": "true" if self._soft else "false",
+            }
+        )
 
     def _card(self, index: int) -> Json:
-        chip = self._chip
-        card: Json = {"id": self._cards[index], "count": chip.split, "devmem": chip.memory, "devcore": chip.cores}
-        card |= {"type": chip.word, "health": True}
-        if index:
-            card["index"] = index
+        """Return a card as Go writes it: whatever is zero or false is left out."""
+        chip, uuid = self._chip, self.cards[index]
+        card: Json = {"id": uuid, "index": index, "count": chip.split, "devmem": chip.memory}
+        card |= {"devcore": 100 if self._soft else chip.cores, "type": chip.word, "health": self._healthy[uuid]}
+        card = {key: value for key, value in card.items() if value}
         if chip.word.startswith("Ascend910"):
             card["custominfo"] = {"NetworkID": 0 if index <= 3 or chip.word == "Ascend910C" else 1}
         return card
 
-    async def _answer(self, ids: list[str]) -> dp.ContainerAllocateResponse:
-        try:
+    # Allocate
+
+    async def _allocate(self, ids: list[str]) -> dp.ContainerAllocateResponse:
+        async with self._one_at_a_time:
             pod = await self._handshake.pending_pod()
-        except ApiError as e:
-            raise PluginRefusedError(str(e)) from e
-        try:
-            response = await self._serve(pod, len(ids))
-        except PluginRefusedError:
-            await self._handshake.finish(pod, "failed")
-            raise
-        await self._handshake.finish(pod, "success")
-        return response
+            try:
+                response = await self._serve(pod, len(ids))
+            except (ApiError, aiohttp.ClientError, PluginRefusedError, ValueError) as error:
+                await self._handshake.finish(pod, "failed")
+                raise PluginRefusedError(str(error)) from error
+            await self._handshake.finish(pod, "success")
+            return response
 
     async def _serve(self, pod: Json, count: int) -> dp.ContainerAllocateResponse:
-        word, notes = self._chip.word, annotations_of(pod)
+        word = self._chip.word
         key = f"hami.io/{word}-devices-to-allocate"
-        groups = notes.get(key, "").split(";")
+        groups = (annotation(pod, key) or "").split(";")
         position = next((i for i, group in enumerate(groups) if group), None)
         if position is None:
             raise PluginRefusedError("device request not found")
         cards = [entry.split(",")[0] for entry in groups[position].split(":") if entry]
         if len(cards) != count:
             raise PluginRefusedError("device number not matched")
-        runtime = {entry["UUID"]: entry for entry in json.loads(notes.get(f"huawei.com/{word}") or "[]")}
-        if any(card not in runtime for card in cards):
-            raise PluginRefusedError(f"annotation huawei.com/{word} does not tell of {','.join(cards)}")
+        written = annotation(pod, f"huawei.com/{word}")
+        if written is None:
+            raise PluginRefusedError(f"annotation huawei.com/{word} not found")
+        runtime = {entry["UUID"]: entry for entry in json.loads(written)}
+        if unknown := [card for card in cards if card not in runtime or card not in self._healthy]:
+            raise PluginRefusedError(f"unknown device {','.join(unknown)}")
         groups[position] = ""
-        await self._handshake.annotate(pod, {key: ";".join(groups)})
-        soft = notes.get("huawei.com/vnpu-mode") == "hami-core"
-        return dp.ContainerAllocateResponse(envs=self._envs(cards, [runtime[card] for card in cards], soft=soft))
+        # each rewriting appends a separator, as the real plugin's does
+        await self._handshake.annotate(pod, {key: "".join(f"{group};" for group in groups)})
+        return self._response(pod, position, [(card, runtime[card]) for card in cards])
 
-    def _envs(self, cards: list[str], runtime: list[Json], *, soft: bool) -> dict[str, str]:
-        physical = [str(self._cards.index(card)) for card in cards]
-        envs = {"ASCEND_VISIBLE_DEVICES": ",".join(physical)}
-        if soft:
-            envs["NPU_MEM_QUOTA"] = str(runtime[0].get("memory", 0))
-            if runtime[0].get("core"):
-                envs["NPU_PRIORITY"] = str(runtime[0]["core"])
-            envs["NPU_GLOBAL_SHM_PATH"] = f"/hami-shared-region/{physical[0]}_global_registry"
-            envs["NPU_LOCAL_SHM_PATH"] = "/hami-vnpu-shmem/vnpu_local_shmem"
-        elif template := next((entry["temp"] for entry in runtime if entry.get("temp")), ""):
-            envs["ASCEND_VNPU_SPECS"] = template
-        return envs
+    def _response(self, pod: Json, position: int, granted: Sequence[tuple[str, Json]]) -> dp.ContainerAllocateResponse:
+        physical = [str(self.cards.index(card)) for card, _ in granted]
+        response = dp.ContainerAllocateResponse(envs={"ASCEND_VISIBLE_DEVICES": ",".join(physical)})
+        if annotation(pod, SOFT_MODE[0]) != SOFT_MODE[1]:
+            if template := next((entry["temp"] for _, entry in granted if entry.get("temp")), ""):
+                response.envs["ASCEND_VNPU_SPECS"] = template
+            return response
+        first = granted[0][1]
+        response.envs["NPU_MEM_QUOTA"] = str(first.get("memory", 0))
+        if first.get("core"):
+            response.envs["NPU_PRIORITY"] = str(first["core"])
+        response.envs["NPU_GLOBAL_SHM_PATH"] = f"/hami-shared-region/{physical[0]}_global_registry"
+        response.envs["NPU_LOCAL_SHM_PATH"] = "/hami-vnpu-shmem/vnpu_local_shmem"
+        own = (str(self._own_folder(pod, position)), "/hami-vnpu-shmem", False)
+        response.mounts.extend(
+            dp.Mount(host_path=host, container_path=inside, read_only=ro) for host, inside, ro in (*SOFT_MOUNTS, own)
+        )
+        return response
+
+    def _own_folder(self, pod: Json, position: int) -> Path:
+        """Make the container's folder anew; groups count init containers first."""
+        name = containers(pod)[position][0]["name"]
+        folder = self._hook_path / "containers" / f"{uid_of(pod)}_{name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o777)
+        return folder

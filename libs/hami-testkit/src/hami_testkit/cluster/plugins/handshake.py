@@ -3,15 +3,22 @@
 One rule: the kubelet names no pod, so the plugin trusts the lock; a wrong lock gives a wrong pod, here as there.
 """
 
-from typing import Any
-from urllib.parse import quote
+import asyncio
 
-from hami_testkit.cluster.kubelet.client import ApiClient, ApiError, Json
+import aiohttp
+
+from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.kubelet.pod import annotation, path_of, phase_of
 from hami_testkit.cluster.plugins.plugin import PluginRefusedError
+from hami_testkit.cluster.status import ApiError, Json
 
 LOCK = "hami.io/mutex.lock"
 BIND_PHASE = "hami.io/bind-phase"
+BIND_TIME = "hami.io/bind-time"
+NODE = "hami.io/vgpu-node"
 LOCK_TRIES = 5
+FIRST_PAUSE = 0.1
+"""Seconds before the second try to open the lock; doubles each time."""
 
 
 class Handshake:
@@ -20,52 +27,60 @@ class Handshake:
     def __init__(self, api: ApiClient, node: str) -> None:
         self.api = api
         self.node = node
+        self.path = f"/api/v1/nodes/{node}"
 
     async def pending_pod(self) -> Json:
-        """Return the pod that the lock names, else the first one bound here and waiting."""
-        node = await self.api.get(f"/api/v1/nodes/{self.node}")
-        parts = annotations_of(node).get(LOCK, "").split(",")
-        if len(parts) == 3:
-            return await self.api.get(f"/api/v1/namespaces/{parts[1]}/pods/{parts[2]}")
-        for pod in await self.pods():
-            notes = annotations_of(pod)
-            waiting = pod["status"].get("phase") == "Pending" and notes.get(BIND_PHASE) in {"allocating", "success"}
-            if waiting and "hami.io/bind-time" in notes and notes.get("hami.io/vgpu-node") == self.node:
-                return pod
-        raise PluginRefusedError(f"no binding pod found on node {self.node}")
+        """Return the pod that the lock names, whatever its state; without a lock the first one that waits here."""
+        try:
+            holder = (annotation(await self.api.get(self.path), LOCK) or "").split(",")
+            if len(holder) == 3 and all(holder):
+                return await self.api.get(f"/api/v1/namespaces/{holder[1]}/pods/{holder[2]}")
+            waiting = [pod for pod in await self.pods() if self._waits(pod)]
+        except (ApiError, aiohttp.ClientError) as error:
+            raise PluginRefusedError(str(error)) from error
+        if not waiting:
+            raise PluginRefusedError(f"no binding pod found on node {self.node}")
+        return waiting[0]
 
-    async def pods(self) -> list[Json]:
+    def _waits(self, pod: Json) -> bool:
+        is_bound = annotation(pod, BIND_TIME) is not None and annotation(pod, NODE) == self.node
+        return is_bound and phase_of(pod) == "Pending" and annotation(pod, BIND_PHASE) in {"allocating", "success"}
+
+    async def pods(self, *, phase: str = "") -> list[Json]:
         """Return the pods of the node."""
-        selector = quote(f"spec.nodeName={self.node}")
-        items: list[Json] = (await self.api.get(f"/api/v1/pods?fieldSelector={selector}"))["items"]
-        return items
+        selector = f"spec.nodeName={self.node}" + (f",status.phase={phase}" if phase else "")
+        found: list[Json] = (await self.api.get("/api/v1/pods", {"fieldSelector": selector}))["items"]
+        return found
 
     async def annotate(self, pod: Json, notes: dict[str, str]) -> None:
         """Write annotations of a pod."""
-        meta = pod["metadata"]
-        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-        await self.api.merge(path, {"metadata": {"annotations": notes}})
+        await self.api.patch(path_of(pod), {"metadata": {"annotations": notes}})
+
+    async def publish(self, notes: dict[str, str | None]) -> None:
+        """Write annotations of the node; None removes one."""
+        await self.api.patch(self.path, {"metadata": {"annotations": notes}})
 
     async def finish(self, pod: Json, phase: str) -> None:
-        """Write the outcome and open the lock, if the pod has it."""
-        await self.annotate(pod, {BIND_PHASE: phase})
+        """Write the outcome and open the lock; the lock is opened even if the outcome could not be written."""
+        try:
+            await self.annotate(pod, {BIND_PHASE: phase})
+        finally:
+            await self._open_lock(pod)
+
+    async def _open_lock(self, pod: Json) -> None:
+        """Remove the lock if the pod has it, or if it names nobody; after five conflicts it is left to expire."""
         owner = f",{pod['metadata']['namespace']},{pod['metadata']['name']}"
-        for _ in range(LOCK_TRIES):
-            node = await self.api.get(f"/api/v1/nodes/{self.node}")
-            if not annotations_of(node).get(LOCK, "").endswith(owner):
+        for attempt in range(LOCK_TRIES):
+            node = await self.api.get(self.path)
+            held = annotation(node, LOCK)
+            if held is None or ("," in held and not held.endswith(owner)):
                 return
-            version = node["metadata"]["resourceVersion"]
-            body = {"metadata": {"resourceVersion": version, "annotations": {LOCK: None}}}
+            meta = {"resourceVersion": node["metadata"]["resourceVersion"], "annotations": {LOCK: None}}
             try:
-                await self.api.merge(f"/api/v1/nodes/{self.node}", body)
-            except ApiError as e:
-                if e.status != 409:
+                await self.api.patch(self.path, {"metadata": meta})
+            except ApiError as refusal:
+                if refusal.code != 409:
                     raise
-                continue
-            return
-
-
-def annotations_of(obj: Json) -> dict[str, str]:
-    """Return the annotations of an object, empty where there are none."""
-    notes: dict[str, Any] | None = obj["metadata"].get("annotations")
-    return notes or {}
+                await asyncio.sleep(FIRST_PAUSE * 2**attempt)
+            else:
+                return
