@@ -83,8 +83,7 @@ class Desk:
         try:
             outcome = self._decide(pod, demand, nodes)
         except DomainError as error:
-            # HAMi compat: the event's text around the error of a scoring policy.
-            return self._refuse(pod, str(error), news=f"calcScore failed {error} for pod {pod.metadata.name}")
+            return self._refuse(pod, str(error))
         match outcome:
             case Placement():
                 allocation = _allocation(pod, outcome)

@@ -258,7 +258,8 @@ class Bind:
             if not self._means.lease.is_valid():
                 raise Deposed("this allocator does not lead any more")
             try:
-                verdict = settle(entry, await self._move(), has_patched=True, at=self._means.clock.monotonic())
+                fresh, has_patched = await self._move()
+                verdict = settle(entry, fresh, has_patched=has_patched, at=self._means.clock.monotonic())
             except KubeError:
                 await self._means.backoff.wait(attempt)
                 continue
@@ -266,11 +267,12 @@ class Bind:
                 return verdict
         raise AssertionError
 
-    async def _move(self) -> Pod | None:
+    async def _move(self) -> tuple[Pod | None, bool]:
+        """Patch the pod and return the answer, or what is read where the patch does not meet this pod any more."""
         try:
-            return await self._means.kube.patch_pod(self._pod, annotations={TERM_KEY: self._means.term.mark()})
-        except KubeNotFound:
-            return None
+            return await self._means.kube.patch_pod(self._pod, annotations={TERM_KEY: self._means.term.mark()}), True
+        except (KubeNotFound, KubeConflict):
+            return await self._read(), False
 
     async def _finish(self, allocation: Allocation, outcome: Bound | Released) -> BindAnswer:
         """Take the outcome to the books, and undo what only a success may leave behind."""

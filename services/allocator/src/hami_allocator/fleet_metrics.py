@@ -5,7 +5,8 @@ One rule: reading the page never holds up deciding, however often it is asked fo
 
 import asyncio
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 
 import msgspec
@@ -24,6 +25,7 @@ from hami_allocator.answers import node_use
 from hami_allocator.metrics_page import (
     MigInstance,
     QuotaUse,
+    Sample,
     container_samples,
     mig_samples,
     node_samples,
@@ -118,7 +120,7 @@ def build_info() -> str:
     return f"# HELP {name} What this build is\n# TYPE {name} gauge\n{name}{{{text}}} 1\n"
 
 
-def _mig(uses: Sequence[NodeUse], entries: Sequence[Entry], *, legacy: bool):  # type: ignore[no-untyped-def]
+def _mig(uses: Sequence[NodeUse], entries: Sequence[Entry], *, legacy: bool) -> Iterator[Sample]:
     nodes = {use.node: use for use in uses}
     for entry in entries:
         text = entry.pod.annotations.get(MIG_KEY)
@@ -142,6 +144,8 @@ class OwnMetrics:
         ).set_function(lambda: len(reconcile.complaints))
         allocations = Gauge("hami_allocator_allocations", "Allocations by state", ["state"], registry=metrics)
         for state in (State.RESERVED, State.BINDING, State.BOUND, State.ACTIVE):
-            allocations.labels(state).set_function(
-                lambda state=state: sum(e.state is state for e in world.ledger.entries)
-            )
+            allocations.labels(state).set_function(partial(_count, world, state))
+
+
+def _count(world: World, state: State) -> int:
+    return sum(entry.state is state for entry in world.ledger.entries)

@@ -28,7 +28,7 @@ from hami_allocator.world import OffDuty
 log = logging.getLogger(__name__)
 
 TICK = 1.0
-FINISH = 10.0
+FINISH = 6.0
 """Seconds that writes under way may take when we stop of our own will."""
 
 

@@ -46,6 +46,7 @@ class Nodes:
         self._known: dict[str, Known] = {}
         self._timed: set[str] = set()
         """Nodes where time alone may change who is there: an agent's silence, a plugin without devices."""
+        self.hearing = hearing
         self.heartbeats = Heartbeats(hearing)
 
     @property

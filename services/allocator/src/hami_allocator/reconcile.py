@@ -103,9 +103,12 @@ class Reconcile:
         """Take a list of all nodes."""
         self._in_portions(nodes, self._saw_node)
         there = {node.metadata.name for node in nodes}
-        self._writer.tell(
-            lambda: [self._node_gone(name) for name in self._world.nodes.names if name not in there] and None
-        )
+
+        def retain() -> None:
+            for name in [name for name in self._world.nodes.names if name not in there]:
+                self._node_gone(name)
+
+        self._writer.tell(retain)
 
     def node_changed(self, kind: ChangeKind, node: Node) -> None:
         """Take one node's change."""

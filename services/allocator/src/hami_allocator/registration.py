@@ -95,8 +95,8 @@ def _agents(word: str, told: Inventory) -> Claim:
 def remember(node: Node, memory: Memory, catalog: Catalog) -> Memory:
     """Return the memory after a sight of the node: a registration that is not ours overrules our agent's."""
     known: dict[str, list[str]] = {}
-    for word, text in memory.texts:
-        known.setdefault(word, []).append(text)
+    for word, ours in memory.texts:
+        known.setdefault(word, []).append(ours)
     for word in agent_words(node):
         vendor = catalog.find(word)
         text = node.annotations.get(vendor.keys.register) if vendor is not None else None

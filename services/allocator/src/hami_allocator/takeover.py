@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 
 from hami_kit.errors import KubeConflict, KubeError, KubeNotFound
-from hami_kit.kube import Kube
+from hami_kit.kube import Kube, Listed
 from hami_kit.kube.reflector import Reflector
 from hami_model.objects import Pod, PodRef
 
@@ -41,7 +41,7 @@ class Takeover:
         await self._writer.wait_caught_up()
         await self._writer.ask(lambda: self._count(swept))
 
-    async def _list(self):  # type: ignore[no-untyped-def]
+    async def _list(self) -> Listed[Pod]:
         attempt = 0
         while True:
             try:

@@ -1,0 +1,199 @@
+"""One allocator process: always watching, standing for election while it can serve, leading while it holds the Lease.
+
+One rule: it stands only while its view is whole and the bus is there, and gives the Lease back when either is not.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from hami_kit.kube.lease import Election
+from hami_kit.kube.reflector import Reflector
+from hami_kit.settings import Address
+from hami_kit.web import Health
+from hami_model.objects import Node, Pod, ResourceQuota
+from msgspec import Struct
+
+from hami_allocator.answers import Answers
+from hami_allocator.endpoints import listen_to_heartbeats, serve_reading
+from hami_allocator.leading import FINISH, Office, Term
+
+log = logging.getLogger(__name__)
+
+CUT_OFF = 5.0
+"""Seconds without NATS after which somebody else should lead."""
+TICK = 1.0
+
+
+class Views(Struct, frozen=True, kw_only=True):
+    """What we see of Kubernetes."""
+
+    nodes: Reflector[Node]
+    pods: Reflector[Pod]
+    quotas: Reflector[ResourceQuota]
+
+    @property
+    def synced(self) -> bool:
+        """Say whether every list has been told once."""
+        return self.nodes.synced and self.pods.synced and self.quotas.synced
+
+
+class Process:
+    """Everything that runs."""
+
+    def __init__(self, *, office: Office, election: Election, views: Views, answers: Answers) -> None:
+        self.office = office
+        self.election = election
+        self.views = views
+        self.answers = answers
+        self.address: Address | None = None
+        """Where /readyz and /metrics are served."""
+        self._leads = False
+        self._ended = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:
+        """Say whether this process answers as the leader."""
+        return self._leads and self.election.is_valid()
+
+    async def wait_ended(self) -> None:
+        """Return when the process has stopped standing for election, because it was told to."""
+        await self._ended.wait()
+
+    @asynccontextmanager
+    async def running(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """Run for the length of a block; ``stop`` ends leadership cleanly before."""
+        async with asyncio.TaskGroup() as tasks:
+            started = [
+                tasks.create_task(work, name=name)
+                for name, work in (
+                    ("writer", self.office.means.writer.run()),
+                    ("views", self._follow()),
+                    ("time", self._keep_time()),
+                    ("announcer", self.office.announcer.run()),
+                    ("reading side", self._listen()),
+                )
+            ]
+            elections = tasks.create_task(self._stand(stop), name="elections")
+            try:
+                yield
+            finally:
+                stop.set()
+                await asyncio.wait([elections])
+                for task in started:
+                    task.cancel()
+
+    # Always
+
+    async def _follow(self) -> None:
+        """Watch nodes first: what a pod holds is judged by its node's cards."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.views.nodes.run(), name="nodes")
+            await self.views.nodes.wait_synced()
+            tasks.create_task(self.views.pods.run(), name="pods")
+            tasks.create_task(self.views.quotas.run(), name="quotas")
+
+    async def _listen(self) -> None:
+        means = self.office.means
+        reading = await serve_reading(means.bus, self.answers)
+        beats = await listen_to_heartbeats(means.bus, means.writer, self.office.agents)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await reading.stop()
+            await beats.stop()
+
+    async def _keep_time(self) -> None:
+        means = self.office.means
+        while True:
+            await asyncio.sleep(TICK)
+            means.world.nodes.hearing.tick(means.clock.monotonic(), connected=means.bus.is_connected)
+            await means.writer.ask(self.office.agents.tick)
+
+    # Leading
+
+    async def _stand(self, stop: asyncio.Event) -> None:
+        """Stand for election whenever we can serve, lead when elected, until told to stop."""
+        stopped = asyncio.ensure_future(stop.wait())
+        campaign = [asyncio.ensure_future(self.election.run()), asyncio.ensure_future(self.election.watch_expiry())]
+        await self.election.release()
+        try:
+            while not stop.is_set():
+                await _first(stopped, self._wait_fit())
+                if stop.is_set():
+                    break
+                self.election.stand()
+                await _first(stopped, self.election.wait_gained(), self._wait_unfit())
+                if self.election.is_valid() and not stop.is_set():
+                    await self._lead(stopped)
+                await self.election.release()
+        finally:
+            self._ended.set()
+            for task in (stopped, *campaign):
+                task.cancel()
+            await asyncio.gather(stopped, *campaign, return_exceptions=True)
+
+    async def _wait_fit(self) -> None:
+        await self.views.nodes.wait_synced()
+        await self.views.pods.wait_synced()
+        await self.views.quotas.wait_synced()
+        await self.office.means.bus.wait_connected()
+
+    async def _wait_unfit(self) -> None:
+        await self.office.means.bus.wait_disconnected(CUT_OFF)
+
+    async def _lead(self, stopped: "asyncio.Future[Any]") -> None:
+        """Lead until the Lease is lost, the bus is gone, or we are told to stop; then leave in order."""
+        term = Term(self.office)
+        leading = asyncio.create_task(term.lead(), name="term")
+        self._leads = True
+        try:
+            await _first(leading, stopped, self.election.wait_lost(), self._wait_unfit())
+            if stopped.done() and self.election.is_valid():
+                term.finish()
+                await asyncio.wait([leading], timeout=FINISH + 1)
+        finally:
+            self._leads = False
+            leading.cancel()
+            await asyncio.wait([leading])
+        if not leading.cancelled():
+            leading.result()
+
+    # Health
+
+    def check_synced(self) -> Health:
+        """Say up to where we have seen nodes, pods and quotas."""
+        views = self.views
+        return Health(
+            views.synced,
+            {
+                "nodes": views.nodes.resource_version,
+                "pods": views.pods.resource_version,
+                "quotas": views.quotas.resource_version,
+            },
+        )
+
+    def check_bus(self) -> Health:
+        """Say whether we are connected."""
+        return Health(self.office.means.bus.is_connected)
+
+    def check_leader(self) -> Health:
+        """Say who leads; a follower is as ready as a leader."""
+        return Health(
+            True,  # noqa: FBT003 - Health's first field
+            {"leader": self.election.holder, "identity": self.election.identity, "leading": self.leads},
+        )
+
+
+async def _first(*waits: "asyncio.Future[bool] | asyncio.Task[None] | object") -> None:
+    """Return when any of these is done; what was made for this wait alone ends with it."""
+    given = {wait for wait in waits if isinstance(wait, asyncio.Future)}
+    made = {asyncio.ensure_future(wait) for wait in waits if not isinstance(wait, asyncio.Future)}  # type: ignore[call-overload]
+    try:
+        await asyncio.wait({*given, *made}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in made:
+            task.cancel()
+        await asyncio.gather(*made, return_exceptions=True)
