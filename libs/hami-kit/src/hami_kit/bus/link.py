@@ -92,8 +92,8 @@ class Link:
 
     async def wait_disconnected(self, seconds: float) -> None:
         """Return when NATS has not been heard of for so long."""
-        while (left := self._heard_at + seconds - self._clock.monotonic()) > 0:
-            await asyncio.sleep(left)  # noqa: ASYNC110 - silence has no event
+        while (left := self._heard_at + seconds - self._clock.monotonic()) > 0:  # noqa: ASYNC110 - silence is no event
+            await asyncio.sleep(left)
 
     async def run(self) -> None:
         """Connect, and again whenever the connection is closed for good; until cancelled."""
