@@ -188,7 +188,7 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
 
     @rule(node=NODES, is_ready=st.booleans())
     def an_agent_falls_silent_or_speaks(self, node: str, is_ready: bool) -> None:
-        self.allocator.fleet.set_ready(node, "NVIDIA", is_ready)
+        self.allocator.fleet.set_ready(node, "NVIDIA", ready=is_ready)
 
     # Time, watches and lists
 
