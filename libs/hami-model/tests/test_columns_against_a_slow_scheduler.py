@@ -1,0 +1,159 @@
+"""Columns give the answers of a scheduler without columns, whatever the fleet and the pod."""
+
+from hami_model.allocation import Allocation
+from hami_model.charge import Charge, charge
+from hami_model.demands import pod_demand
+from hami_model.device import Device
+from hami_model.fleet import Fleet
+from hami_model.objects import Meta, Node, Pod, PodRef
+from hami_model.place import Placement, place, why_not
+from hami_model.policies import CARD_KEY, NODE_KEY, WEIGHTS_KEY, Policies, for_pod
+from hami_model.quota import QuotaView, Room
+from hami_testkit.builders import PodBuilder, a_card, a_catalog, a_pod
+from hami_testkit.deciding import cards
+from hami_testkit.slow_scheduler import SlowNode, SlowPod, Use, decide
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CATALOG = a_catalog()
+VENDORS = ("NVIDIA", "MLU")
+FEW = st.integers(0, 2)
+
+
+@st.composite
+def slow_nodes(draw: st.DrawFn, name: str) -> SlowNode:
+    """Draw a node of up to five cards of two vendors, some of them used, broken or cordoned."""
+    devices, use = list[Device](), dict[str, Use]()
+    for at in range(draw(st.integers(0, 5))):
+        vendor = draw(st.sampled_from(VENDORS))
+        card = a_card(
+            f"{name}-{at}",
+            vendor=vendor,
+            index=at,
+            memory=draw(st.sampled_from([4096, 8192])),
+            cores=draw(st.sampled_from([100, 100, 100, 0, 150])),
+            slots=draw(st.sampled_from([2, 10])),
+            numa=draw(st.integers(0, 1)),
+            model=draw(st.sampled_from([vendor, "NVIDIA A100"])),
+            healthy=draw(st.integers(0, 5)) > 0,
+        )
+        devices.append(card)
+        if draw(st.booleans()):
+            use[card.id] = Use(
+                slots=draw(st.integers(1, 2)),
+                memory=draw(st.sampled_from([0, 1024, 4096, 8192])),
+                cores=draw(st.sampled_from([0, 30, 70, 100])),
+            )
+    devices.sort(key=lambda device: VENDORS.index(device.vendor))
+    return SlowNode(
+        devices, use, frozenset(d.id for d in devices if draw(st.integers(0, 9)) == 0 and d.vendor == "NVIDIA")
+    )
+
+
+fleets = st.integers(1, 4).flatmap(
+    lambda count: st.fixed_dictionaries({f"n{number}": slow_nodes(f"n{number}") for number in range(count)})
+)
+asks = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"gpu": st.integers(1, 3), "gpucores": st.sampled_from([0, 20, 60, 100])},
+        optional={"gpumem": st.sampled_from([100, 1024, 3000, 5000])},
+    ),
+    st.fixed_dictionaries({"gpu": st.integers(1, 2), "gpumem_percentage": st.sampled_from([1, 33, 50, 100])}),
+    st.fixed_dictionaries(
+        {"mlu": st.integers(1, 2), "mlumem": st.sampled_from([1, 8, 16]), "mlucores": st.sampled_from([10, 50])}
+    ),
+    st.just({"gpu": 1, "gpumem": 1024, "mlu": 1, "mlumem": 4, "mlucores": 10}),
+)
+annotations = st.fixed_dictionaries(
+    {},
+    optional={
+        CARD_KEY: st.sampled_from(["binpack", "spread", "mutex", "numa", "numa,binpack", "mutex,spread", "bogus"]),
+        NODE_KEY: st.sampled_from(["binpack", "spread"]),
+        WEIGHTS_KEY: st.sampled_from(["slot=0,core=0,memory=1", "slot=3,core=1,memory=2"]),
+        "nvidia.com/numa-bind": st.just("true"),
+        "nvidia.com/use-gputype": st.just("a100"),
+        "nvidia.com/use-gpuuuid": st.just("n0-0,n0-1,n0-2,n1-0,n1-1,n2-3"),
+    },
+)
+rooms = st.one_of(
+    st.just(Room()),
+    st.builds(
+        Room,
+        memory=st.sampled_from([None, 0, 2048, 5000, 9000, 20000]),
+        cores=st.sampled_from([None, 0, 60, 150]),
+    ),
+)
+
+
+@st.composite
+def pods(draw: st.DrawFn) -> PodBuilder:
+    """Draw a pod of init containers, sidecars and containers."""
+    pod = a_pod().annotated(draw(annotations))
+    for _ in range(draw(FEW)):
+        amounts = draw(asks)
+        pod = pod.beside(**amounts) if draw(st.booleans()) else pod.starting_with(**amounts)
+    for _ in range(draw(st.integers(1, 2))):
+        pod = pod.asking(**draw(asks))
+    return pod
+
+
+def columns_of(nodes: dict[str, SlowNode]) -> Fleet:
+    """Bring the same nodes into columns."""
+    fleet = Fleet(CATALOG)
+    for name, node in nodes.items():
+        for word in VENDORS:
+            fleet.set_devices(name, word, [device for device in node.devices if device.vendor == word])
+        fleet.set_node(Node(metadata=Meta(name=name, annotations={"hami.io/device-cordon": ",".join(node.cordoned)})))
+        words = {device.id: device.vendor for device in node.devices}
+        booked = {
+            (words[uuid], uuid): Charge(slots=use.slots, memory=use.memory, cores=use.cores)
+            for uuid, use in node.use.items()
+        }
+        fleet.charge(name, booked)
+    return fleet
+
+
+def slow_answer(nodes: dict[str, SlowNode], pod: Pod, room: Room) -> object:
+    """Ask the scheduler without columns."""
+    nvidia = CATALOG.by_word("NVIDIA")
+    asked = SlowPod(pod_demand(pod, CATALOG), nvidia.constraints(nvidia, pod), for_pod(pod, Policies()), room)
+    return decide(nodes, asked)
+
+
+def fast_answer(nodes: dict[str, SlowNode], pod: Pod, quota: QuotaView) -> object:
+    """Ask the columns."""
+    fleet = columns_of(nodes)
+    demand, policies = pod_demand(pod, CATALOG), for_pod(pod, Policies())
+    outcome = place(fleet, pod, demand, list(nodes), policies=policies, quota=quota)
+    if isinstance(outcome, Placement):
+        allocation = Allocation(pod=PodRef.of(pod), node=outcome.node, containers=outcome.containers)
+        check_room(allocation, pod, quota)
+        return outcome.node, cards(outcome.containers)
+    assert outcome.reasons == why_not(fleet, pod, demand, list(nodes), policies=policies, quota=quota)
+    names = list(nodes)
+    return {names[position]: text for text, positions in outcome.reasons.items() for position in positions}
+
+
+def check_room(allocation: Allocation, pod: Pod, quota: QuotaView) -> None:
+    """See that what the books will charge is what the quota still allowed."""
+    charges = charge(allocation, pod)
+    for word, room in quota.items():
+        mine = [cost for (vendor, _), cost in charges.items() if vendor == word]
+        assert room.holds(sum(cost.memory for cost in mine), sum(cost.cores for cost in mine))
+
+
+@settings(max_examples=200, deadline=None)
+@given(fleets, pods(), rooms)
+def test_columns_answer_as_plain_loops_do(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
+    """The same node, the same cards in the same order, or the very same words."""
+    pod = asking.pod()
+    wants_mlu = any("cambricon" in str(c.resources) for c in pod.spec.containers or [])
+    quota = {"NVIDIA": room}
+    if wants_mlu or any("cambricon" in str(c.resources) for c in pod.init_containers):
+        room, quota = Room(), {}
+        # An NVIDIA annotation says nothing of MLUs; plain loops know one set of constraints.
+        asking = PodBuilder(name="p1", containers=asking.containers, init_containers=asking.init_containers)
+        pod = asking.pod()
+
+    assert slow_answer(nodes, pod, room) == fast_answer(nodes, pod, quota)

@@ -1,0 +1,239 @@
+"""A scheduler without columns: one card, one node, one container at a time, written to be read.
+
+One rule: it shares no code with the model's placing; it reads demands, policies and devices, and says in plain loops
+what the answer must be. Vendors' own pickers are left out.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from hami_model.device import Device
+from hami_model.policies import PodPolicies
+from hami_model.quota import Room
+from hami_model.reason import NODE_INSUFFICIENT, NODE_UNREGISTERED, Reason, reason_text
+from hami_model.request import ContainerDemand, Demand, Exactly, Percent, PodDemand, Role
+from hami_model.vendor import Constraints
+
+
+@dataclass
+class Use:
+    """What is booked on one card, and what this pod has of it."""
+
+    slots: int = 0
+    memory: int = 0
+    cores: int = 0
+    running: tuple[int, int] = (0, 0)
+    peak: tuple[int, int] = (0, 0)
+
+    @property
+    def paid(self) -> tuple[int, int]:
+        """Return the memory and cores that the namespace pays for."""
+        return max(self.peak[0], self.running[0]), max(self.peak[1], self.running[1])
+
+
+@dataclass
+class SlowNode:
+    """A node: its cards in the order of its list, and their use by uuid."""
+
+    devices: Sequence[Device]
+    use: Mapping[str, Use] = field(default_factory=dict)
+    cordoned: frozenset[str] = frozenset()
+
+
+@dataclass
+class SlowPod:
+    """What decides about one pod, for every vendor the same."""
+
+    demand: PodDemand
+    constraints: Constraints
+    policies: PodPolicies
+    room: Room
+
+
+class Refused(Exception):
+    """The node does not take the pod; its text is HAMi's."""
+
+
+def decide(nodes: Mapping[str, SlowNode], pod: SlowPod) -> tuple[str, list[list[str]]] | dict[str, str]:
+    """Return the node and the uuids by container, or each node's words."""
+    fits: dict[str, list[list[str]]] = {}
+    refused: dict[str, str] = {}
+    for name, node in nodes.items():
+        try:
+            fits[name] = on_node(node, pod)
+        except Refused as words:
+            refused[name] = str(words)
+    if not fits:
+        return refused
+    sign = 1 if pod.policies.prefers_full_nodes else -1
+    best = max(fits, key=lambda name: sign * score(nodes[name]))
+    return best, fits[best]
+
+
+def on_node(node: SlowNode, pod: SlowPod) -> list[list[str]]:
+    """Return the uuids that each container takes."""
+    if not node.devices:
+        raise Refused(NODE_UNREGISTERED)
+    use = {device.id: replace(node.use.get(device.id, Use())) for device in node.devices}
+    return [on_container(node, pod, container, use) for container in pod.demand]
+
+
+def on_container(node: SlowNode, pod: SlowPod, container: ContainerDemand, use: dict[str, Use]) -> list[str]:
+    """Return the uuids that one container takes, and book them."""
+    taken: list[tuple[Device, int, int]] = []
+    for demand in container.demands:
+        mine = [device for device in node.devices if device.vendor == demand.vendor]
+        if len(mine) < demand.count:
+            raise Refused(NODE_INSUFFICIENT)
+        taken += take(mine, demand, container, pod, node, use)
+    for device, memory, cores in taken:
+        book(use[device.id], container.role, memory, cores)
+    return [device.id for device, _, _ in taken]
+
+
+def book(use: Use, role: Role, memory: int, cores: int) -> None:
+    """Book a share: an init container's is free again when it ends."""
+    together = (use.running[0] + memory, use.running[1] + cores)
+    if role is Role.INIT:
+        use.peak = max(use.peak[0], together[0]), max(use.peak[1], together[1])
+        return
+    use.running = together
+    use.slots, use.memory, use.cores = use.slots + 1, use.memory + memory, use.cores + cores
+
+
+def take(
+    mine: list[Device], demand: Demand, container: ContainerDemand, pod: SlowPod, node: SlowNode, use: dict[str, Use]
+) -> list[tuple[Device, int, int]]:
+    """Walk one vendor's cards from the end of the sorted list."""
+    counts: Counter[Reason] = Counter()
+    taken: list[Device] = []
+    numa: int | None = None
+    cores = min(demand.cores, 100)
+    for device in reversed(in_order(mine, container, pod, use)):
+        early = first_reason(device, pod, node)
+        if pod.constraints.numa_bind and early is None and device.numa != numa:
+            numa = device.numa
+            if taken:
+                counts[Reason.NUMA_MISMATCH] += len(taken)
+            taken = []
+        reason = early or later_reason(device, demand, pod, use, taken, mine)
+        if reason is not None:
+            counts[reason] += 1
+            continue
+        taken.append(device)
+        if len(taken) == demand.count:
+            return [(card, wanted_memory(demand, card), cores) for card in taken]
+    if taken:
+        counts[Reason.TOO_FEW_CARDS] = len(taken)
+    raise Refused(reason_text(counts, len(mine)))
+
+
+def first_reason(device: Device, pod: SlowPod, node: SlowNode) -> Reason | None:
+    """Return why the card is not even looked at."""
+    rules = pod.constraints
+    model = device.model.upper()
+    if not device.healthy:
+        return Reason.UNHEALTHY
+    if device.id in node.cordoned:
+        return Reason.CORDONED
+    if rules.use_models is not None and not any(item in model for item in rules.use_models):
+        return Reason.TYPE_MISMATCH
+    return None
+
+
+def later_reason(
+    device: Device, demand: Demand, pod: SlowPod, use: dict[str, Use], taken: list[Device], mine: list[Device]
+) -> Reason | None:
+    """Return why a card that is looked at does not serve."""
+    used, cores, memory = use[device.id], min(demand.cores, 100), wanted_memory(demand, device)
+    if pod.constraints.use_uuids is not None and device.id not in pod.constraints.use_uuids:
+        return Reason.UUID_MISMATCH
+    if used.slots >= device.slots:
+        return Reason.SLOTS_EXHAUSTED
+    if "mutex" in pod.policies.card.split(",") and used.slots > 0:
+        return Reason.EXCLUSIVE_CONFLICT
+    if not is_paid(demand, pod.room, [*taken, device], mine, use):
+        return Reason.QUOTA_EXCEEDED
+    if max(device.memory - used.memory, 0) < memory:
+        return Reason.INSUFFICIENT_MEMORY
+    if max(device.cores - used.cores, 0) < cores:
+        return Reason.INSUFFICIENT_CORES
+    if device.cores == 100 and cores == 100 and used.slots > 0:
+        return Reason.EXCLUSIVE_CONFLICT
+    if cores == 0 and device.cores != 0 and used.cores == device.cores:
+        return Reason.COMPUTE_EXHAUSTED
+    return None
+
+
+def is_paid(demand: Demand, room: Room, wanted: list[Device], mine: list[Device], use: dict[str, Use]) -> bool:
+    """Say whether the namespace may take all wanted cards beside what the pod has."""
+    ids = {device.id for device in wanted}
+    memory = cores = 0
+    for device in mine:
+        used = use[device.id]
+        more = device.id in ids
+        memory += max(used.paid[0], used.running[0] + more * wanted_memory(demand, device))
+        cores += max(used.paid[1], used.running[1] + more * min(demand.cores, 100))
+    return room.holds(memory, cores)
+
+
+def in_order(mine: list[Device], container: ContainerDemand, pod: SlowPod, use: dict[str, Use]) -> list[Device]:
+    """Sort the cards by the policy; Python's sort keeps equals in order."""
+    columns = {
+        "score": lambda device: card_score(device, container, pod, use[device.id]),
+        "numa": lambda device: device.numa,
+        "index": lambda device: device.index,
+        "used_slots": lambda device: use[device.id].slots,
+    }
+    cards = list(mine)
+    for key in reversed(pod.policies.card_order(numa_bind=pod.constraints.numa_bind)):
+        sign = -1 if key.descending else 1
+        cards.sort(key=lambda device, column=columns[key.column], sign=sign: sign * column(device))  # type: ignore[misc]
+    return cards
+
+
+def wanted_memory(demand: Demand, device: Device) -> int:
+    """Return the MiB that a demand takes of a card."""
+    match demand.memory:
+        case Exactly(mib):
+            return mib
+        case Percent(percent):
+            return device.memory * percent // 100
+        case _:
+            return device.memory
+
+
+def card_score(device: Device, container: ContainerDemand, pod: SlowPod, used: Use) -> float:
+    """Score one card, in 32 bits."""
+    if 0 in (device.slots, device.cores, device.memory):
+        return 0.0
+    asked = [demand for demand in container.demands if demand.vendor == device.model]
+    slots = used.slots + len(asked)
+    cores = used.cores + sum(demand.cores for demand in asked)
+    memory = used.memory + sum(wanted_memory(demand, device) for demand in asked)
+    weights = pod.policies.weights
+    parts = [
+        np.float32(weight) * np.float32(amount) / np.float32(total)
+        for weight, amount, total in (
+            (weights.slot, slots, device.slots),
+            (weights.core, cores, device.cores),
+            (weights.memory, memory, device.memory),
+        )
+    ]
+    return float(np.float32(10) * (parts[0] + parts[1] + parts[2]))
+
+
+def score(node: SlowNode) -> float:
+    """Score a node, in 32 bits."""
+    uses = [node.use.get(device.id, Use()) for device in node.devices]
+    pairs = (
+        (sum(use.slots for use in uses), sum(device.slots for device in node.devices)),
+        (sum(use.cores for use in uses), sum(device.cores for device in node.devices)),
+        (sum(use.memory for use in uses), sum(device.memory for device in node.devices)),
+    )
+    if any(total == 0 for _, total in pairs):
+        return 0.0
+    parts = [np.float32(amount) / np.float32(total) for amount, total in pairs]
+    return float(np.float32(10) * (parts[0] + parts[1] + parts[2]))
