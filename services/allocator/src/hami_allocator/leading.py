@@ -51,6 +51,8 @@ class Term:
     def __init__(self, office: Office) -> None:
         self._office = office
         self._stopping = asyncio.Event()
+        self.serves = False
+        """Whether questions are answered: the takeover is done."""
 
     def finish(self) -> None:
         """Ask for a clean end: no new questions, writes under way are finished."""
@@ -80,9 +82,11 @@ class Term:
         try:
             await self._announce()
             office.own.leading.set(1)
+            self.serves = True
             log.info("leading as %s", means.term.identity)
             await self._keep_time(leader)
         finally:
+            self.serves = False
             office.own.leading.set(0)
             await handle.stop()
         await self._finish(binder)

@@ -50,13 +50,13 @@ class Process:
         self.answers = answers
         self.address: Address | None = None
         """Where /readyz and /metrics are served."""
-        self._leads = False
+        self._term: Term | None = None
         self._ended = asyncio.Event()
 
     @property
     def leads(self) -> bool:
         """Say whether this process answers as the leader."""
-        return self._leads and self.election.is_valid()
+        return self._term is not None and self._term.serves and self.election.is_valid()
 
     async def wait_ended(self) -> None:
         """Return when the process has stopped standing for election, because it was told to."""
@@ -117,14 +117,16 @@ class Process:
     async def _stand(self, stop: asyncio.Event) -> None:
         """Stand for election whenever we can serve, lead when elected, until told to stop."""
         stopped = asyncio.ensure_future(stop.wait())
-        campaign = [asyncio.ensure_future(self.election.run()), asyncio.ensure_future(self.election.watch_expiry())]
-        await self.election.release()
+        campaign: list[asyncio.Future[None]] = []
         try:
             while not stop.is_set():
                 await _first(stopped, self._wait_fit())
                 if stop.is_set():
                     break
                 self.election.stand()
+                if not campaign:  # begun only now, so that the first look at the Lease already counts
+                    campaign += [asyncio.ensure_future(self.election.run())]
+                    campaign += [asyncio.ensure_future(self.election.watch_expiry())]
                 await _first(stopped, self.election.wait_gained(), self._wait_unfit())
                 if self.election.is_valid() and not stop.is_set():
                     await self._lead(stopped)
@@ -148,14 +150,14 @@ class Process:
         """Lead until the Lease is lost, the bus is gone, or we are told to stop; then leave in order."""
         term = Term(self.office)
         leading = asyncio.create_task(term.lead(), name="term")
-        self._leads = True
+        self._term = term
         try:
             await _first(leading, stopped, self.election.wait_lost(), self._wait_unfit())
             if stopped.done() and self.election.is_valid():
                 term.finish()
                 await asyncio.wait([leading], timeout=FINISH + 1)
         finally:
-            self._leads = False
+            self._term = None
             leading.cancel()
             await asyncio.wait([leading])
         if not leading.cancelled():
@@ -180,11 +182,10 @@ class Process:
         return Health(self.office.means.bus.is_connected)
 
     def check_leader(self) -> Health:
-        """Say who leads; a follower is as ready as a leader."""
-        return Health(
-            True,  # noqa: FBT003 - Health's first field
-            {"leader": self.election.holder, "identity": self.election.identity, "leading": self.leads},
-        )
+        """Say who leads: ourselves and we answer, or another."""
+        holder, identity = self.election.holder, self.election.identity
+        is_led = self.leads or holder not in ("", identity)
+        return Health(is_led, {"leader": holder, "identity": identity, "leading": self.leads})
 
 
 async def _first(*waits: "asyncio.Future[bool] | asyncio.Task[None] | object") -> None:

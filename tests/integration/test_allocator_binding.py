@@ -1,0 +1,207 @@
+"""From filter to served: what the allocator reserves, writes and confirms, and what it does when answers are lost."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hami_model.bus import subjects
+from hami_model.bus.messages import Confirm, Done, NodeAnswer, Placed, PushAllocation, Refused, Unplaced
+from hami_testkit.cluster.faults import Fault
+
+from .allocator_bench import (
+    MUTEX,
+    Bench,
+    a_bench,
+    a_node,
+    a_pod,
+    entry,
+    memory_used,
+    plugin_node,
+    state,
+    until,
+)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Two nodes that HAMi's plugin serves, and one for our agent."""
+    async with a_bench(tmp_path, [plugin_node("node-1"), plugin_node("node-2"), a_node("agent-1")]) as made:
+        yield made
+
+
+async def test_a_pod_is_placed_bound_and_confirmed(bench: Bench) -> None:
+    """One Binding writes everything; the plugin confirms, and one patch ends it."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p"))
+        assert Placed(node="node-1") == await bench.filter("p", ["node-1"])
+        assert "RESERVED" == state(process, pod)
+        assert Done() == await bench.bind(pod, "node-1")
+        bound = bench.pod("p")
+        lock = bench.node_annotations("node-1").get(MUTEX, "")
+        bench.annotate(bench_pods(), ("team-a", "p"), {"hami.io/bind-phase": "success"})
+        await until(lambda: (bench.pod("p").metadata.labels or {}).get("hami.io/vgpu-node") == "node-1")
+        await until(lambda: MUTEX not in bench.node_annotations("node-1"))
+        served = bench.pod("p")
+
+        assert "node-1" == bound.spec.node_name
+        assert "GPU-node-1-1,NVIDIA,1000,0:;" == bound.annotations["hami.io/vgpu-devices-allocated"]
+        assert "GPU-node-1-1,NVIDIA,1000,0:;" == bound.annotations["hami.io/vgpu-devices-to-allocate"]
+        assert "allocating" == bound.annotations["hami.io/bind-phase"]
+        assert lock.endswith(",team-a,p")
+        assert "ACTIVE" == state(process, pod)
+        assert ";" == served.annotations["hami.io/vgpu-devices-to-allocate"]
+        assert "GPU-node-1-1,NVIDIA,1000,0:;" == served.annotations["hami.io/vgpu-devices-allocated"]
+
+
+def bench_pods() -> object:
+    from .allocator_bench import PODS  # noqa: PLC0415
+
+    return PODS
+
+
+async def test_two_halves_share_a_card_and_a_third_does_not_fit(bench: Bench) -> None:
+    """The point of it all."""
+    async with bench.allocator(node_scheduler_policy="binpack", gpu_scheduler_policy="binpack") as process:
+        for name in ("p", "q"):
+            pod = await bench.create_pod(a_pod(name, mem=4000))
+            bench.annotate(bench_pods(), ("team-a", name), {"nvidia.com/use-gpuuuid": "GPU-agent-1-0"})
+            await bench.register("agent-1", count=1)
+            assert Placed(node="agent-1") == await bench.filter(name, ["agent-1"])
+            assert Done() == await bench.bind(pod, "agent-1")
+        third = await bench.create_pod(a_pod("r", mem=4000))
+
+        assert Unplaced(reasons={"1/1 CardInsufficientMemory": [0]}) == await bench.filter("r", ["agent-1"])
+        assert 8000 == memory_used(process, "agent-1")
+        assert entry(process, third) is None
+
+
+async def test_our_agent_hears_of_the_allocation_before_the_binding_and_confirms_it(bench: Bench) -> None:
+    """No lock is written where the agent finds out whose Allocate it is."""
+    pushed: list[PushAllocation] = []
+
+    async def on_push(_subject: str, message: PushAllocation) -> None:
+        pushed.append(message)
+
+    async with bench.allocator() as process:
+        await bench.bus.subscribe(subjects.of_node("agent-1", "allocation"), PushAllocation, on_push)
+        assert Done() == await bench.register("agent-1")
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.filter("p", ["agent-1"])
+        await bench.bind(pod, "agent-1")
+        devices = [g.uuid for c in pushed[0].allocation.containers for g in c.grants]
+        word = Confirm(node="agent-1", pod=pod, container="main", devices=devices, complete=True)
+        answer = await bench.bus.request(subjects.of_node("agent-1", "confirm"), word, NodeAnswer, timeout=5)
+        await until(lambda: bench.pod("p").annotations.get("hami.io/bind-phase") == "success")
+
+        assert Done() == answer
+        assert MUTEX not in bench.node_annotations("agent-1")
+        assert "ACTIVE" == state(process, pod)
+
+
+async def test_a_pod_without_devices_is_bound_plainly(bench: Bench) -> None:
+    """No annotation, no lock, nothing in the books."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p", gpu=0))
+        assert Done() == await bench.bind(pod, "node-1")
+
+        assert "node-1" == bench.pod("p").spec.node_name
+        assert {} == bench.pod("p").annotations
+        assert entry(process, pod) is None
+
+
+async def test_a_bind_without_reservation_decides_on_the_named_node(bench: Bench) -> None:
+    """A restart between filter and bind forgets reservations, not pods."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p"))
+        assert Done() == await bench.bind(pod, "node-2")
+
+        assert 1000 == memory_used(process, "node-2")
+        assert "GPU-node-2-1,NVIDIA,1000,0:;" == bench.pod("p").annotations["hami.io/vgpu-devices-allocated"]
+
+
+async def test_a_lost_answer_is_looked_up_and_the_pod_is_bound_once(bench: Bench) -> None:
+    """The API server stored the Binding and the connection was cut."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.filter("p", ["node-1"])
+        bench.cluster.faults.set(Fault(kind="drop", verb="*", resource="pods/binding", times=1))
+
+        assert Done() == await bench.bind(pod, "node-1")
+        assert "BOUND" == state(process, pod)
+        assert 1000 == memory_used(process, "node-1")
+
+
+async def test_a_pod_that_changed_since_filter_is_bound_after_a_fresh_look(bench: Bench) -> None:
+    """Somebody patched it meanwhile: 409, read again, same demand, bound."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.filter("p", ["node-1"])
+        bench.cluster.faults.set(Fault(kind="hold", resource="pods"))
+        bench.annotate(bench_pods(), ("team-a", "p"), {"example.com/note": "changed"})
+
+        assert Done() == await bench.bind(pod, "node-1")
+        assert "changed" == bench.pod("p").annotations["example.com/note"]
+        assert "BOUND" == state(process, pod)
+
+
+async def test_a_pod_deleted_while_its_binding_was_out_holds_nothing(bench: Bench) -> None:
+    """The Binding meets 404: proof that it cannot land."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.filter("p", ["node-1"])
+        bench.cluster.faults.set(Fault(kind="hold", resource="pods"))
+        bench.delete_pod("p")
+        answer = await bench.bind(pod, "node-1")
+
+        assert isinstance(answer, Refused)
+        assert "" == state(process, pod)
+        assert 0 == memory_used(process, "node-1")
+        await until(lambda: MUTEX not in bench.node_annotations("node-1"))
+
+
+async def test_a_binding_whose_outcome_is_unknown_holds_its_devices_until_it_is_proved(bench: Bench) -> None:
+    """The API server says nothing for longer than the bind may take."""
+    async with bench.allocator(bind_timeout=1.5) as process:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.register("agent-1")
+        await bench.filter("p", ["agent-1"])
+        bench.cluster.faults.set(Fault(kind="refuse", resource="pods/binding", code=503))
+        bench.cluster.faults.set(Fault(kind="refuse", verb="get", resource="pods", code=503))
+        bench.cluster.faults.set(Fault(kind="refuse", verb="patch", resource="pods", code=503))
+        answer = await bench.bind(pod, "agent-1")
+        unproved = state(process, pod)
+        used = memory_used(process, "agent-1")
+        bench.cluster.faults.clear()
+        await until(lambda: state(process, pod) == "")
+
+        assert isinstance(answer, Refused)
+        assert answer.retriable
+        assert ("BINDING", 1000) == (unproved, used)
+        assert 0 == memory_used(process, "agent-1")
+
+
+async def test_a_reservation_nobody_comes_for_runs_out(bench: Bench) -> None:
+    """Its cards are free for the next pod."""
+    async with bench.allocator(reservation_timeout=0.2) as process:
+        pod = await bench.create_pod(a_pod("p", mem=8000))
+        await bench.filter("p", ["node-1"])
+        reserved = memory_used(process, "node-1")
+        await until(lambda: state(process, pod) == "")
+
+        assert (8000, 0) == (reserved, memory_used(process, "node-1"))
+
+
+async def test_the_end_of_a_pod_frees_its_devices(bench: Bench) -> None:
+    """Succeeded, Failed or gone; being deleted ends nothing."""
+    async with bench.allocator() as process:
+        pods = {name: await bench.create_pod(a_pod(name)) for name in ("p", "q")}
+        await bench.register("agent-1")
+        for name, pod in pods.items():
+            await bench.filter(name, ["agent-1"])
+            await bench.bind(pod, "agent-1")
+        bench.set_status(bench_pods(), ("team-a", "p"), phase="Succeeded")
+        await until(lambda: state(process, pods["p"]) == "")
+        bench.delete_pod("q")
+        await until(lambda: state(process, pods["q"]) == "")
+
+        assert 0 == memory_used(process, "agent-1")
