@@ -118,6 +118,16 @@ class Agent:
         """Say whether the kubelet knows every plugin of ours."""
         return all(plugin.is_registered for plugin in self._plugins)
 
+    @property
+    def served(self) -> int:
+        """Count the Allocates answered with devices."""
+        return sum(desk.served for desk in self._desks)
+
+    @property
+    def refused(self) -> int:
+        """Count the calls answered with an error."""
+        return sum(desk.refused for desk in self._desks)
+
     def pods_listed(self, pods: Sequence[Pod]) -> None:
         """Take a whole list of the node's pods; whoever holds devices and is not on it is gone."""
         self.pods.replace(pods)

@@ -74,6 +74,8 @@ class Desk:
         self.resource = resource
         self._office = office
         self._witness = witness
+        self.served = 0
+        self.refused = 0
 
     async def prefer(self, offer: Offer) -> tuple[str, ...]:
         """Answer IDs of the asking container's cards and remember whose they are; nothing where that is not clear."""
@@ -105,6 +107,7 @@ class Desk:
 
     def refuse(self, refusal: Refusal) -> None:
         """Report a refusal; the kubelet fails the pod with its sentence."""
+        self.refused += 1
         parent = self._trace(refusal.pod) if refusal.pod is not None else ""
         self._office.reports.refuse(str(refusal), pod=refusal.pod, container=refusal.container, parent=parent)
 
@@ -118,6 +121,7 @@ class Desk:
         except OSError as e:
             raise Refusal(f"the container's folder cannot be made on the node: {e}", asker) from e
         self._office.table.put(entry)
+        self.served += 1
         self._office.reports.confirm(entry, parent=traceparent() or self._trace(asker.pod))
         return given
 

@@ -1,0 +1,168 @@
+"""How the agent is wired; read top to bottom, it is its architecture."""
+
+import asyncio
+import logging
+import random
+import uuid
+
+from hami_kit import bus as buses
+from hami_kit import telemetry as telemetries
+from hami_kit import web
+from hami_kit.bus import BusSettings
+from hami_kit.clock import SystemClock
+from hami_kit.errors import KubeError, SettingsError
+from hami_kit.kube import Kube
+from hami_kit.kube.reflector import ChangeKind, Reflector
+from hami_kit.settings import load_device_config
+from hami_model import annotations, vendors
+from hami_model.catalog import Catalog
+from hami_model.config import DeviceConfig
+from hami_model.objects import Pod
+from starlette.applications import Starlette
+
+from hami_node_agent import metrics
+from hami_node_agent.agent import Agent, Places
+from hami_node_agent.desk import Resource
+from hami_node_agent.inventory import Inventory
+from hami_node_agent.limits import HamiCore, Limiter, hami_core, make_lock_dir
+from hami_node_agent.pods import NodePods
+from hami_node_agent.probes import probe_of
+from hami_node_agent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+READ_TIMEOUT = 1.0
+"""Seconds for the one read of a pod in Allocate: the kubelet stands still meanwhile."""
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve the node's cards until told to stop."""
+    telemetry = telemetries.setup("hami-node-agent", settings)
+    config = load_device_config(settings.device_config)
+    catalog = vendors.build(config, ascend=True, iluvatar=True)
+    inventory = await look(settings)
+    resources = served(catalog, inventory, limiters(settings, config))
+    prepare(settings)
+    pods = NodePods(settings.node_name, lambda pod: annotations.read_allocation(catalog, pod))
+    async with (
+        Kube.connect(settings.kubeconfig or None) as kube,
+        buses.connect(
+            BusSettings.of(settings), name=f"hami-node-agent {settings.node_name}", telemetry=telemetry
+        ) as bus,
+    ):
+        agent = Agent(
+            node=settings.node_name,
+            name=f"{settings.node_name}-{uuid.uuid4().hex[:8]}",
+            places=Places(kubelet=settings.kubelet_dir, home=settings.hook_path / "vgpu"),
+            resources=resources,
+            inventory=inventory,
+            pods=pods,
+            bus=bus,
+            reader=ApiReader(kube, pods),
+            telemetry=telemetry,
+            clock=SystemClock(),
+            jitter=lambda seconds: seconds * random.uniform(0.8, 1.2),  # noqa: S311  spreads calls, keeps no secret
+        )
+        watch = follow(kube, settings.node_name, agent)
+        checks: dict[str, web.Check] = {
+            "kubelet": lambda: agent.is_registered,
+            "pods": lambda: web.Health(watch.synced, {"resourceVersion": watch.resource_version}),
+        }
+        metrics.register(telemetry.metrics, agent)
+        app = Starlette(routes=web.health_routes(checks, telemetry.metrics))
+        async with web.serve(app, settings.health_listen) as address:
+            log.info("serving %d cards of %s; health on %s", len(inventory.cards), settings.node_name, address)
+            await run(agent, watch, stop)
+    await asyncio.to_thread(telemetry.close)
+
+
+async def run(agent: Agent, watch: Reflector[Pod], stop: asyncio.Event) -> None:
+    """Follow the node's pods and, once they were listed, serve; both end when told to stop."""
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(stop.wait(), name="stop")
+        following = tasks.create_task(watch.run(), name="pods")
+        listed = tasks.create_task(watch.wait_synced(), name="first list")
+        running = [following, listed]
+        await asyncio.wait({stopping, listed}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            running.append(tasks.create_task(agent.run(), name="agent"))
+            await stopping
+        for task in running:
+            task.cancel()
+
+
+def follow(kube: Kube, node: str, agent: Agent) -> Reflector[Pod]:
+    """Return the watch of the node's own pods."""
+    return Reflector(
+        kube,
+        "/api/v1/pods",
+        Pod,
+        on_list=lambda pods, _version: agent.pods_listed(pods),
+        on_change=lambda kind, pod: agent.pod_changed(pod, is_gone=kind is ChangeKind.DELETED),
+        on_malformed=lambda _name, why: log.warning("%s", why),
+        query={"fieldSelector": f"spec.nodeName={node}"},
+    )
+
+
+class ApiReader:
+    """Reads a pod when the watch is behind."""
+
+    def __init__(self, kube: Kube, pods: NodePods) -> None:
+        self._kube = kube
+        self._pods = pods
+
+    async def read(self, namespace: str, name: str) -> None:
+        """Read the pod once, briefly; a pod that cannot be read changes nothing."""
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                self._pods.read(await self._kube.get_pod(namespace, name))
+        except (KubeError, TimeoutError) as e:
+            log.warning("pod %s/%s could not be read: %s", namespace, name, e or "no answer in time")
+
+
+def prepare(settings: Settings) -> None:
+    """Make the folder that all containers share; where the node does not allow it, its runtime makes it."""
+    try:
+        make_lock_dir(settings.lock_dir)
+    except OSError as e:
+        log.warning("HAMI_LOCK_DIR: %s cannot be made for every user (%s)", settings.lock_dir, e.strerror)
+
+
+async def look(settings: Settings) -> Inventory:
+    """Return the node's cards; a probe that cannot see them ends the start with a sentence."""
+    try:
+        inventory = Inventory(probe_of(settings.probes))
+        await inventory.look()
+    except ValueError as e:
+        raise SettingsError("HAMI_PROBES", str(e)) from e
+    return inventory
+
+
+def limiters(settings: Settings, config: DeviceConfig) -> dict[str, Limiter]:
+    """Return what containers are given, for each vendor that this agent serves."""
+    nvidia = config.nvidia
+    if nvidia is None:
+        return {}
+    core = HamiCore(
+        hook_path=settings.hook_path,
+        lock_dir=settings.lock_dir,
+        memory_scaling=nvidia.device_memory_scaling,
+        log_level=str(nvidia.lib_cuda_log_level),
+        core_limit_off=nvidia.disable_core_limit,
+    )
+    return {"NVIDIA": hami_core(core)}
+
+
+def served(catalog: Catalog, inventory: Inventory, by_vendor: dict[str, Limiter]) -> list[Resource]:
+    """Return what each of the node's vendors is served as; a vendor that we cannot serve has a plugin of its own."""
+    strangers = sorted(set(inventory.vendors) - by_vendor.keys())
+    if strangers:
+        raise SettingsError(
+            "HAMI_PROBES",
+            f"the cards of {', '.join(strangers)} are not this agent's to serve: leave them to their vendor's own "
+            f"device plugin, and name only cards of {', '.join(by_vendor) or 'no vendor'}",
+        )
+    return [
+        Resource(name=catalog.by_word(word).resources.count, vendor=word, limiter=by_vendor[word])
+        for word in inventory.vendors
+    ]
