@@ -4,7 +4,7 @@ import asyncio
 import random
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from hami_kit.bus import Endpoint
 from hami_kit.clock import SystemClock
 from hami_kit.errors import NoResponders
+from hami_kit.kube import Kube
 from hami_kit.telemetry import Telemetry
 from hami_model import annotations, vendors
 from hami_model.allocation import Allocation, ContainerGrants, Grant
@@ -23,14 +24,14 @@ from hami_model.objects import Pod, PodRef
 from hami_model.request import Role
 from hami_node_agent import inventory as inventories
 from hami_node_agent.agent import Agent, Places
+from hami_node_agent.bootstrap import ApiReader, follow, run
 from hami_node_agent.desk import Resource
 from hami_node_agent.limits import HamiCore, hami_core
 from hami_node_agent.pods import NodePods
 from hami_node_agent.probes import SimulatedProbe
 from hami_testkit.cluster import Standin
-from hami_testkit.cluster.client import ApiClient, Informer
+from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
-from hami_testkit.cluster.status import ApiError
 from msgspec import Struct
 
 GPU = "nvidia.com/gpu"
@@ -79,8 +80,9 @@ class FakeBus:
 class Node:
     """A node with a kubelet and an agent on a stand-in cluster."""
 
-    def __init__(self, api: ApiClient, root: Path) -> None:
+    def __init__(self, api: ApiClient, kube: Kube, root: Path) -> None:
         self.api = api
+        self.kube = kube
         self.root = root
         self.kubelet = Kubelet(api, NODE, root / "k")
         self.bus = FakeBus()
@@ -103,27 +105,18 @@ class Node:
             inventory=inventory,
             pods=pods,
             bus=self.bus,  # type: ignore[arg-type]
-            reader=self,
+            reader=ApiReader(self.kube, pods),
             telemetry=Telemetry(),
             clock=SystemClock(),
             jitter=lambda seconds: min(seconds, 0.1),
         )
-        listed = asyncio.Event()
-        tasks = [asyncio.create_task(self._follow(listed))]
-        await listed.wait()
-        tasks.append(asyncio.create_task(self.agent.run()))
+        stop = asyncio.Event()
+        running = asyncio.create_task(run(self.agent, follow(self.kube, NODE, self.agent), stop))
         try:
             yield self.agent
         finally:
-            for task in reversed(tasks):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-
-    async def read(self, namespace: str, name: str) -> None:
-        with suppress(ApiError):
-            pod = await self.api.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
-            self.pods.read(msgspec.convert(pod, Pod))
+            stop.set()
+            await running
 
     async def apply(self, pod: dict[str, Any]) -> PodRef:
         """Create a pod, unbound."""
@@ -167,29 +160,19 @@ class Node:
         }
         await self.api.create(f"{_path(ref)}/binding", binding)
 
-    async def _follow(self, listed: asyncio.Event) -> None:
-        def told(old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
-            if listed.is_set():
-                self.agent.pod_changed(msgspec.convert(new or old, Pod), is_gone=new is None)
-
-        async def announce() -> None:
-            await informer.synced.wait()
-            self.agent.pods_listed([msgspec.convert(pod, Pod) for pod in informer.objects.values()])
-            listed.set()
-
-        informer = Informer(self.api, f"/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}", told)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(informer.run())
-            tasks.create_task(announce())
-
 
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
     """A node named n1 with a running kubelet; its folder is short, since sockets' paths are."""
     raw_node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
     with tempfile.TemporaryDirectory(prefix="ha") as folder:
-        async with Standin.start(nodes=[raw_node]) as cluster, ApiClient.connect(cluster.url) as api:
-            node = Node(api, Path(folder))
+        root = Path(folder)
+        async with (
+            Standin.start(nodes=[raw_node]) as cluster,
+            ApiClient.connect(cluster.url) as api,
+            Kube.connect(str(cluster.kubeconfig(root / "kubeconfig"))) as kube,
+        ):
+            node = Node(api, kube, root)
             async with node.kubelet.running():
                 yield node
 
@@ -211,14 +194,19 @@ async def registered(node: Node) -> None:
     await until(is_so)
 
 
-def a_pod(name: str, *containers: tuple[str, int], init: Sequence[tuple[str, int]] = ()) -> dict[str, Any]:
+def a_pod(
+    name: str,
+    *containers: tuple[str, int],
+    init: Sequence[tuple[str, int]] = (),
+    notes: dict[str, str] | None = None,
+) -> dict[str, Any]:
     def spec(container: tuple[str, int]) -> dict[str, Any]:
         return {"name": container[0], "image": "app", "resources": {"limits": {GPU: str(container[1])}}}
 
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default", "annotations": notes or {}},
         "spec": {"containers": [spec(c) for c in containers], "initContainers": [spec(c) for c in init]},
     }
 
@@ -311,6 +299,31 @@ async def test_many_pods_come_and_go_at_once(node: Node) -> None:
                 over = alive.pop(chosen.randrange(len(alive)))
                 await node.api.delete(_path(over), {"gracePeriodSeconds": 0})
         await until(lambda: is_true(set(agent.table.pods) == set(alive)))
+
+
+async def test_containers_that_outlive_their_pod_are_waited_for(node: Node) -> None:
+    """Force deletion: API server and kubelet forget the pod at once, its container runs on for a second."""
+    async with node.agent_running():
+        await registered(node)
+        first = await node.apply(a_pod("x", ("c", 1), notes={"standin.hami.io/stop-seconds": "1"}))
+        await node.bind(first, ("c", "GPU-a", 9000))
+        await node.phase(first, "Running")
+        await node.api.delete(_path(first), {"gracePeriodSeconds": 0})
+        second = await node.apply(a_pod("y", ("c", 1)))
+        await node.bind(second, ("c", "GPU-a", 9000))
+        await node.phase(second, "Running")
+
+        assert not node.kubelet.has_containers(first.uid)
+
+
+async def test_a_pod_that_succeeds_gives_its_devices_back(node: Node) -> None:
+    """Its object stays, its devices do not."""
+    async with node.agent_running() as agent:
+        await registered(node)
+        ref = await node.apply(a_pod("x", ("c", 1), notes={"standin.hami.io/run-seconds": "0.1"}))
+        await node.bind(ref, ("c", "GPU-a", 9000))
+        await node.phase(ref, "Succeeded")
+        await until(lambda: is_true(not agent.table.entries))
 
 
 async def test_bound_pods_start_while_the_bus_is_down(node: Node) -> None:
