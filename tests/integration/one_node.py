@@ -107,6 +107,21 @@ class ScriptedPlugin:
         await self.on_prepare(ids)
 
 
+class Gate:
+    """Makes a plugin's Allocate hang until the test opens it; ``entered`` tells that it was called."""
+
+    def __init__(self, plugin: ScriptedPlugin) -> None:
+        self.entered = asyncio.Event()
+        self.opened = asyncio.Event()
+        self._plugin = plugin
+        plugin.on_allocate = self._wait
+
+    async def _wait(self, ids: list[str]) -> dp.ContainerAllocateResponse:
+        self.entered.set()
+        await self.opened.wait()
+        return await self._plugin.answer(ids)
+
+
 class OneNode:
     """The node, as a test sees it."""
 
@@ -143,11 +158,17 @@ class OneNode:
     async def wait_phase(self, name: str, phase: str) -> Json:
         """Wait until a pod is in a phase; return its status."""
 
+        status: Json = {}
+
         async def is_so() -> bool:
-            return bool((await self.status(name)).get("phase") == phase)
+            nonlocal status
+            status = await self.status(name)
+            if status.get("phase") in {"Failed", "Succeeded"} and status["phase"] != phase:
+                raise AssertionError(f"pod {name} is {status['phase']}, not {phase}: {status.get('message')}")
+            return bool(status.get("phase") == phase)
 
         await until(is_so)
-        return await self.status(name)
+        return status
 
     async def delete(self, name: str, *, grace: int | None = None) -> None:
         await self.api.delete(path_of(name), {"gracePeriodSeconds": grace} if grace is not None else None)

@@ -1,0 +1,263 @@
+"""The stand-ins of the vendors' own plugins do what the real ones do, flaws included."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hami_testkit.cluster.plugins.ascend import AscendPlugin
+from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
+
+from tests.integration.one_node import NODE, OneNode, a_container, a_pod, one_node, path_of, until
+
+WORD = "Ascend910B3"
+NPU = f"huawei.com/{WORD}"
+TO_ALLOCATE = f"hami.io/{WORD}-devices-to-allocate"
+MUTEX, DSMLU = "hami.io/mutex.lock", "cambricon.com/dsmlu.lock"
+CARD_0, CARD_1 = f"{WORD}-{NODE}-0", f"{WORD}-{NODE}-1"
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[OneNode]:
+    """A node whose kubelet waits less than a real one."""
+    async with one_node() as found:
+        yield found
+
+
+@pytest.fixture
+async def npus(node: OneNode) -> AsyncIterator[AscendPlugin]:
+    """Eight Ascend 910B3 on that node."""
+    async with AscendPlugin(node.api, NODE, WORD, 8).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(NPU, 32)
+        yield plugin
+
+
+@pytest.fixture
+async def mlus(node: OneNode) -> AsyncIterator[CambriconPlugin]:
+    """Two MLUs of 24 GiB on that node."""
+    async with CambriconPlugin(node.api, NODE, 2).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(CORES, 200)
+        await node.wait_offer(MEMORY, 192)
+        await node.wait_offer(COUNT, 200)
+        yield plugin
+
+
+async def node_notes(node: OneNode) -> dict[str, str]:
+    """Return the node's annotations."""
+    return (await node.api.get(f"/api/v1/nodes/{NODE}"))["metadata"].get("annotations") or {}
+
+
+async def notes(node: OneNode, pod: str) -> dict[str, str]:
+    """Return a pod's annotations."""
+    return (await node.api.get(path_of(pod)))["metadata"]["annotations"]  # type: ignore[no-any-return]
+
+
+async def lock(node: OneNode, key: str, value: str) -> None:
+    """Write a lock on the node."""
+    await node.api.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"annotations": {key: value}}})
+
+
+def an_npu_pod(name: str, *containers: str) -> dict[str, Any]:
+    return a_pod(name, *(a_container(c, limits={NPU: 1}) for c in containers or ("main",)))
+
+
+def granted(*groups: str, runtime: list[dict[str, Any]], **more: str) -> dict[str, str]:
+    """Return what HAMi writes with the binding: a group of devices by container."""
+    to_allocate = "".join(f"{group};" for group in groups)
+    written = {TO_ALLOCATE: to_allocate, NPU: json.dumps(runtime), "hami.io/bind-phase": "allocating"}
+    return {**written, "hami.io/bind-time": "1767225600", "hami.io/vgpu-node": NODE, **more}
+
+
+async def bind(node: OneNode, pod: dict[str, Any], annotations: dict[str, str]) -> None:
+    """Create a pod and bind it with its annotations."""
+    made = await node.api.create("/api/v1/namespaces/default/pods", pod)
+    await node.bind(made, annotations)
+
+
+# Ascend
+
+
+async def test_ascend_publishes_its_cards_as_go_writes_them(node: OneNode, npus: AscendPlugin) -> None:
+    """What is zero or false is left out; the NetworkID changes at the fifth card; the handshake is Reported."""
+    await npus.mark(CARD_1, healthy=False)
+    await node.wait_offer(NPU, 28, capacity=32)
+    published = await node_notes(node)
+    cards = json.loads(published[f"hami.io/node-register-{WORD}"])
+
+    card = {"id": CARD_0, "count": 4, "devmem": 65536, "devcore": 20, "type": WORD, "health": True}
+    assert {**card, "custominfo": {"NetworkID": 0}} == cards[0]
+    assert "health" not in cards[1]
+    assert (4, {"NetworkID": 1}) == (cards[4]["index"], cards[4]["custominfo"])
+    assert published[f"hami.io/node-handshake-{WORD}"].startswith("Reported_20")
+    assert "false" == published["hami-vnpu-core"]
+
+
+async def test_ascend_serves_the_pod_that_the_lock_names(node: OneNode, npus: AscendPlugin) -> None:
+    """It gives what the annotations say, empties the group, says success and opens the lock."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    runtime = [{"UUID": CARD_1, "temp": "vir05_1c_16g", "memory": 16384}]
+    await bind(node, an_npu_pod("p"), granted(f"{CARD_1},{WORD},16384,0:", runtime=runtime))
+    await node.wait_phase("p", "Running")
+    after = await notes(node, "p")
+
+    assert {"ASCEND_VISIBLE_DEVICES": "1", "ASCEND_VNPU_SPECS": "vir05_1c_16g"} == node.env("p")
+    assert ("success", "") == (after["hami.io/bind-phase"], after[TO_ALLOCATE].replace(";", ""))
+    assert MUTEX not in await node_notes(node)
+
+
+async def test_ascend_in_soft_mode_limits_by_environment_and_mounts(node: OneNode, npus: AscendPlugin) -> None:
+    """Memory and cores of the first card, and a folder of the container's own."""
+    runtime = [{"UUID": CARD_0, "memory": 8192, "core": 30}]
+    soft = {"huawei.com/vnpu-mode": "hami-core"}
+    await bind(node, an_npu_pod("p"), granted(f"{CARD_0},{WORD},8192,30:", runtime=runtime, **soft))
+    await node.wait_phase("p", "Running")
+    given = node.kubelet.given("default", "p", "main")
+
+    assert given is not None
+    assert ("8192", "30") == (given.envs["NPU_MEM_QUOTA"], given.envs["NPU_PRIORITY"])
+    assert "/hami-shared-region/0_global_registry" == given.envs["NPU_GLOBAL_SHM_PATH"]
+    [own] = [mount for mount in given.mounts if mount.container == "/hami-vnpu-shmem"]
+    assert own.host.endswith(f"/containers/{given.uid}_main")
+
+
+async def test_ascend_without_a_lock_takes_the_first_pod_that_waits(node: OneNode, npus: AscendPlugin) -> None:
+    """By phase, bind-time, bind-phase and node."""
+    runtime = [{"UUID": CARD_0, "memory": 65536}]
+    await bind(node, an_npu_pod("p"), granted(f"{CARD_0},{WORD},65536,0:", runtime=runtime))
+    await node.wait_phase("p", "Running")
+
+    assert {"ASCEND_VISIBLE_DEVICES": "0"} == node.env("p")
+
+
+async def test_ascend_fails_a_pod_that_nobody_granted(node: OneNode, npus: AscendPlugin) -> None:
+    """No pod found: nothing is written; the kubelet fails the pod."""
+    await bind(node, an_npu_pod("p"), {})
+    status = await node.wait_phase("p", "Failed")
+
+    assert f"rpc error: code = Unknown desc = no binding pod found on node {NODE}" in status["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({TO_ALLOCATE: ";"}, "device request not found"),
+        ({TO_ALLOCATE: f"{CARD_0},{WORD},1,0:{CARD_1},{WORD},1,0:;"}, "device number not matched"),
+        ({NPU: "[]"}, f"unknown device {CARD_0}"),
+    ],
+)
+async def test_ascend_marks_a_pod_failed_and_opens_the_lock(
+    node: OneNode, npus: AscendPlugin, change: dict[str, str], text: str
+) -> None:
+    """Once it knows the pod, whatever is wrong with it."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    runtime = [{"UUID": CARD_0, "memory": 65536}]
+    await bind(node, an_npu_pod("p"), granted(f"{CARD_0},{WORD},65536,0:", runtime=runtime, **change))
+    status = await node.wait_phase("p", "Failed")
+
+    assert text in status["message"]
+    assert "failed" == (await notes(node, "p"))["hami.io/bind-phase"]
+    assert MUTEX not in await node_notes(node)
+
+
+async def test_ascend_leaves_another_pods_lock_alone(node: OneNode, npus: AscendPlugin) -> None:
+    """A wrong lock gives a wrong pod, and stays: here it names a pod that is not there."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,other")
+    runtime = [{"UUID": CARD_0, "memory": 65536}]
+    await bind(node, an_npu_pod("p"), granted(f"{CARD_0},{WORD},65536,0:", runtime=runtime))
+    await node.wait_phase("p", "Failed")
+
+    assert (await node_notes(node))[MUTEX].endswith(",other")
+
+
+async def test_ascend_calls_a_pod_served_after_its_first_container(node: OneNode, npus: AscendPlugin) -> None:
+    """The second one finds it without the lock, since success is accepted while the pod is Pending."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    runtime = [{"UUID": CARD_0, "memory": 16384}, {"UUID": CARD_1, "memory": 16384}]
+    groups = (f"{CARD_0},{WORD},16384,0:", f"{CARD_1},{WORD},16384,0:")
+    await bind(node, an_npu_pod("p", "a", "b"), granted(*groups, runtime=runtime))
+    await node.wait_phase("p", "Running")
+
+    assert ["0", "1"] == [node.env("p", c)["ASCEND_VISIBLE_DEVICES"] for c in ("a", "b")]
+
+
+async def test_ascend_registers_again_when_the_kubelet_restarts(node: OneNode, npus: AscendPlugin) -> None:
+    """Its devices never vanish from the node."""
+    await node.kubelet.restart()
+    runtime = [{"UUID": CARD_0, "memory": 65536}]
+    await bind(node, an_npu_pod("p"), granted(f"{CARD_0},{WORD},65536,0:", runtime=runtime))
+
+    await node.wait_phase("p", "Running")
+
+
+# Cambricon
+
+
+def an_mlu_pod(name: str, **limits: int) -> dict[str, Any]:
+    names = {"count": COUNT, "cores": CORES, "memory": MEMORY}
+    return a_pod(name, a_container(limits={names[k]: v for k, v in (limits or MLU_SLICE).items()}))
+
+
+MLU_SLICE = {"count": 1, "cores": 10, "memory": 20}
+WAITING = {"CAMBRICON_DSMLU_ASSIGNED": "false", "CAMBRICON_DSMLU_PROFILE": "1_10_20"}
+
+
+async def test_cambricon_is_counted_in_cores_and_memory(node: OneNode, mlus: CambriconPlugin) -> None:
+    """100 a card, and one for each 256 MiB; it writes no annotation."""
+    assert ("200", "192") == ((await node.counts(CORES))[0], (await node.counts(MEMORY))[0])
+    assert {} == await node_notes(node)
+
+
+async def test_cambricon_serves_the_one_pod_that_waits(node: OneNode, mlus: CambriconPlugin) -> None:
+    """Two Allocates, one slice; then the pod is assigned and the lock, whoever's it was, is gone."""
+    await lock(node, DSMLU, "2026-01-02T15:04:05Z")
+    await bind(node, an_mlu_pod("p"), WAITING)
+    await node.wait_phase("p", "Running")
+
+    devices = "/dev/cambricon_dev1,/dev/cambricon_ipcm1,/dev/cambricon-caps/cap_dev1_mi1"
+    assert {"VIRTUAL_DEVICES": devices} == node.env("p")
+    assert "true" == (await notes(node, "p"))["CAMBRICON_DSMLU_ASSIGNED"]
+    assert DSMLU not in await node_notes(node)
+
+
+async def test_cambricon_never_marks_a_pod_that_asks_for_memory_alone(node: OneNode, mlus: CambriconPlugin) -> None:
+    """Its second Allocate never comes, so the lock stays until it expires."""
+    await lock(node, DSMLU, "2026-01-02T15:04:05Z")
+    await bind(node, an_mlu_pod("p", count=2, memory=16), WAITING)
+    await node.wait_phase("p", "Running")
+
+    assert "false" == (await notes(node, "p"))["CAMBRICON_DSMLU_ASSIGNED"]
+    assert DSMLU in await node_notes(node)
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ({}, "no dynamic smlu candidate pod found"),
+        ({"CAMBRICON_DSMLU_ASSIGNED": "false"}, "pod annotation CAMBRICON_DSMLU_PROFILE not found"),
+        ({**WAITING, "CAMBRICON_DSMLU_PROFILE": "1_x"}, "invalid pod annotation 1_x"),
+        ({**WAITING, "CAMBRICON_DSMLU_PROFILE": "7_10_20"}, "failed GetDeviceUUIDByIndex 7"),
+    ],
+)
+async def test_cambricon_refuses_what_it_cannot_read(
+    node: OneNode, mlus: CambriconPlugin, written: dict[str, str], text: str
+) -> None:
+    """The pod fails, and the lock stays."""
+    await lock(node, DSMLU, "2026-01-02T15:04:05Z")
+    await bind(node, an_mlu_pod("p"), written)
+    status = await node.wait_phase("p", "Failed")
+
+    assert text in status["message"]
+    assert DSMLU in await node_notes(node)
+
+
+async def test_cambricon_refuses_when_two_pods_wait(node: OneNode, mlus: CambriconPlugin) -> None:
+    """It cannot tell which one: that is what the lock is for."""
+    await node.kubelet.stop()
+    for name in ("p", "q"):
+        await bind(node, an_mlu_pod(name), WAITING)
+    await node.kubelet.restart()
+
+    async def one_failed() -> bool:
+        return "Failed" in [(await node.status(name))["phase"] for name in ("p", "q")]
+
+    await until(one_failed)
