@@ -59,11 +59,11 @@ async def test_a_card_turns_unhealthy_by_an_edit(tmp_path: Path) -> None:
     ],
 )
 def test_a_probe_that_is_not_there_is_said_in_one_sentence(setting: str, words: str) -> None:
-    """The setting is named together with the way out."""
+    """The value is named together with the way out; whoever reads the setting adds its name."""
     with pytest.raises(ValueError, match=words) as raised:
         probe_of(setting)
 
-    assert "HAMI_PROBES" in str(raised.value)
+    assert f'"{setting}"' in str(raised.value)
     assert "sim:<cards.yaml>" in str(raised.value)
 
 

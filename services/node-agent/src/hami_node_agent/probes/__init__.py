@@ -24,7 +24,7 @@ def probe_of(setting: str) -> Probe:
         return SimulatedProbe(argument)
     if kind == "nvml":
         raise ValueError(
-            "HAMI_PROBES=nvml is not available in this build, which reads no real cards yet: "
-            "use HAMI_PROBES=sim:<cards.yaml> to describe the node's cards in a file"
+            '"nvml" is not available in this build, which reads no real cards yet; '
+            "write sim:<cards.yaml> to describe the node's cards in a file"
         )
-    raise ValueError(f"HAMI_PROBES={setting!r} names no probe: use sim:<cards.yaml>")
+    raise ValueError(f'"{setting}" names no probe; write sim:<cards.yaml>')

@@ -45,9 +45,9 @@ class SimulatedProbe:
         try:
             cards = msgspec.yaml.decode(self._path.read_bytes(), type=list[_Card])
         except OSError as e:
-            raise ValueError(f"HAMI_PROBES: {self._path} cannot be read ({e.strerror}): name a file of cards") from e
+            raise ValueError(f"{self._path} cannot be read ({e.strerror}); name a file of cards") from e
         except (msgspec.DecodeError, ValueError) as e:
-            raise ValueError(f"HAMI_PROBES: {self._path} is no list of cards: {e}") from e
+            raise ValueError(f"{self._path} is no list of cards: {e}") from e
         return tuple(_device(card) for card in cards)
 
 

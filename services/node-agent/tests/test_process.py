@@ -1,0 +1,208 @@
+"""The agent as users start it: the command, its environment, a NATS server, a cluster, a kubelet."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hami_kit import bus as buses
+from hami_kit.bus import Bus, BusSettings, Endpoint
+from hami_kit.telemetry import Telemetry
+from hami_model import annotations, vendors
+from hami_model.allocation import Allocation, ContainerGrants, Grant
+from hami_model.bus import subjects
+from hami_model.bus.messages import Confirm, Done, Heartbeat, Inventory, ReportWanted
+from hami_model.config import DEFAULTS
+from hami_model.objects import Container, Meta, Pod, PodRef, PodSpec
+from hami_model.request import Role
+from hami_testkit.cluster import Standin
+from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.kubelet import Kubelet
+from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
+from msgspec import Struct
+
+NODE = "gpu.node-1"
+GPU = "nvidia.com/gpu"
+CARDS = "- {id: GPU-a, vendor: NVIDIA, count: 4, devmem: 10000, type: NVIDIA A40}\n"
+PODS = "/api/v1/namespaces/default/pods"
+
+
+class Allocator:
+    """Whoever leads: it takes note of what the agent says."""
+
+    def __init__(self) -> None:
+        self.heard: list[Struct] = []
+        self._news = asyncio.Event()
+
+    async def take(self, message: Struct) -> Done:
+        self.heard.append(message)
+        self._news.set()
+        return Done()
+
+    async def take_from(self, _subject: str, message: Struct) -> None:
+        await self.take(message)
+
+    async def wait_for(self, kind: type[Struct], times: int = 1) -> None:
+        async with asyncio.timeout(20):
+            while sum(isinstance(message, kind) for message in self.heard) < times:
+                self._news.clear()
+                await self._news.wait()
+
+    @asynccontextmanager
+    async def listening(self, url: str) -> AsyncIterator[Bus]:
+        async with buses.connect(BusSettings(url=url), name="allocator", telemetry=Telemetry()) as bus:
+            endpoints = [
+                Endpoint("inventory", subjects.of_any_node("inventory"), Inventory, self.take),
+                Endpoint("confirm", subjects.of_any_node("confirm"), Confirm, self.take),
+            ]
+            serving = await bus.serve("hami-allocator", endpoints)
+            beats = await bus.subscribe(subjects.of_any_node("heartbeat"), Heartbeat, self.take_from)
+            try:
+                yield bus
+            finally:
+                await serving.stop()
+                await beats.stop()
+
+
+class Place(Struct):
+    """Where one test runs: its folder, its cluster, its kubelet, the port of its NATS server."""
+
+    root: Path
+    api: ApiClient
+    kubelet: Kubelet
+    started: Processes
+    port: int
+
+    @property
+    def nats(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start_nats(self) -> None:
+        command = [str(BIN / "nats-server"), "-a", "127.0.0.1", "-p", str(self.port)]
+        await self.started.start(Spec(name="nats", command=command))
+
+    async def start_agent(self) -> None:
+        """Start the command and wait until it is ready: registered with the kubelet, its pods listed."""
+        health = f"127.0.0.1:{free_port()}"
+        env = {
+            "HAMI_NATS_URL": self.nats,
+            "KUBECONFIG": str(self.root / "kubeconfig"),
+            "HAMI_HEALTH_LISTEN": health,
+            "HAMI_NODE_NAME": NODE,
+            "HAMI_KUBELET_DIR": str(self.root / "k"),
+            "HAMI_HOOK_PATH": str(self.root / "hook"),
+            "HAMI_LOCK_DIR": str(self.root / "lock"),
+            "HAMI_PROBES": f"sim:{self.root / 'cards.yaml'}",
+        }
+        command = [str(BIN / "hami-node-agent")]
+        agent = await self.started.start(
+            Spec(name="agent", command=command, env=env, ready_url=f"http://{health}/readyz")
+        )
+        await agent.wait_ready(30)
+
+    async def run_pod(self, name: str) -> PodRef:
+        """Create a pod, bind it as the allocator does, and wait until it runs."""
+        limits = {GPU: "1", "nvidia.com/gpumem": "3000"}
+        container = {"name": "main", "image": "app", "resources": {"limits": limits}}
+        body = {"metadata": {"name": name, "namespace": "default"}, "spec": {"containers": [container]}}
+        made = await self.api.create(PODS, {"apiVersion": "v1", "kind": "Pod", **body})
+        ref = PodRef("default", name, made["metadata"]["uid"])
+        written = annotations.allocation_annotations(CATALOG, an_allocation(ref), a_pod(ref), now=1.0)
+        binding = {
+            "metadata": {"name": name, "uid": ref.uid, "annotations": written},
+            "target": {"kind": "Node", "name": NODE},
+        }
+        await self.api.create(f"{PODS}/{name}/binding", {"apiVersion": "v1", "kind": "Binding", **binding})
+        async with asyncio.timeout(20):
+            while (await self.api.get(f"{PODS}/{name}"))["status"].get("phase") != "Running":  # noqa: ASYNC110  polled
+                await asyncio.sleep(0.05)
+        return ref
+
+
+CATALOG = vendors.build(DEFAULTS, ascend=False, iluvatar=False)
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    raw_node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
+    with tempfile.TemporaryDirectory(prefix="hp") as folder:
+        root = Path(folder)
+        (root / "cards.yaml").write_text(CARDS)
+        async with (
+            Standin.start(nodes=[raw_node]) as cluster,
+            ApiClient.connect(cluster.url) as api,
+            Kubelet(api, NODE, root / "k").running() as kubelet,
+            processes(root) as started,
+        ):
+            cluster.kubeconfig(root / "kubeconfig")
+            yield Place(root=root, api=api, kubelet=kubelet, started=started, port=free_port())
+
+
+def a_pod(ref: PodRef) -> Pod:
+    meta = Meta(name=ref.name, namespace=ref.namespace, uid=ref.uid)
+    return Pod(metadata=meta, spec=PodSpec(containers=[Container(name="main")]))
+
+
+def an_allocation(ref: PodRef) -> Allocation:
+    grants = (Grant(uuid="GPU-a", vendor="NVIDIA", memory=3000, cores=30),)
+    containers = (ContainerGrants(name="main", role=Role.APP, grants=grants),)
+    return Allocation(pod=ref, node=NODE, containers=containers)
+
+
+async def test_an_agent_reports_serves_and_confirms(place: Place) -> None:
+    """One card, one pod, a node name with a dot: inventory, heartbeat, environment, confirmation; asked, it answers."""
+    allocator = Allocator()
+    await place.start_nats()
+    async with allocator.listening(place.nats) as bus:
+        await bus.wait_connected()
+        await place.start_agent()
+        await allocator.wait_for(Inventory)
+        await allocator.wait_for(Heartbeat)
+        ref = await place.run_pod("p")
+        await allocator.wait_for(Confirm)
+        asked = await bus.request(subjects.of_node(NODE, "report"), ReportWanted(node=NODE), Done, timeout=5)
+        await allocator.wait_for(Inventory, 2)
+
+    heard = {type(message): message for message in allocator.heard}
+    assert asked == Done()
+    assert heard[Confirm] == Confirm(node=NODE, pod=ref, container="main", devices=["GPU-a"], complete=True)
+    assert heard[Heartbeat].digest == heard[Inventory].digest  # type: ignore[attr-defined]
+    env = place.kubelet.container_env("default", "p", "main")
+    assert (env["NVIDIA_VISIBLE_DEVICES"], env["CUDA_DEVICE_MEMORY_LIMIT_0"]) == ("GPU-a", "3000m")
+
+
+async def test_an_agent_without_nats_serves_and_tells_later(place: Place) -> None:
+    """Bound pods start from the agent's own watch; the confirmation is heard when NATS comes up."""
+    allocator = Allocator()
+    await place.start_agent()
+    ref = await place.run_pod("p")
+
+    await place.start_nats()
+    async with allocator.listening(place.nats):
+        await allocator.wait_for(Confirm)
+
+    assert [message.pod for message in allocator.heard if isinstance(message, Confirm)] == [ref]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"HAMI_NODE_NAME": "n1"}, 'HAMI_PROBES: "nvml" is not available in this build'),
+        ({"HAMI_NODE_NAME": "n1", "HAMI_PROBES": "sim:/nowhere.yaml"}, "HAMI_PROBES: /nowhere.yaml cannot be read"),
+        ({"HAMI_PROBES": "sim:/nowhere.yaml"}, "HAMI_NODE_NAME"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_ends_the_start_with_a_sentence(given: dict[str, str], sentence: str) -> None:
+    """Exit code 2, one line, nothing else."""
+    command = [sys.executable, "-m", "hami_node_agent"]
+    env = {"PATH": os.environ["PATH"], **given}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
+
+    assert ended.returncode == 2
+    assert sentence in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
