@@ -59,6 +59,17 @@ def test_a_container_uses_the_card_that_its_init_container_paid_for() -> None:
     assert "node-1" == placed(fleet, asking, quota=quotas(mem=6000).view("team-a")).node
 
 
+def test_a_card_that_the_init_container_did_not_have_is_paid_for_beside_it() -> None:
+    """6000 MiB are held for the start; the containers' second card comes on top."""
+    fleet = a_fleet(a_node().with_cards(2))
+    asking = a_pod().starting_with(gpu=1, gpumem=6000).asking(gpu=2, gpumem=5000)
+
+    assert {"node-1": "1/2 AllocatedCardsInsufficientRequest, 1/2 ResourceQuotaNotFit"} == refused(
+        fleet, asking, quota=quotas(mem=10999).view("team-a")
+    )
+    assert "node-1" == placed(fleet, asking, quota=quotas(mem=11000).view("team-a")).node
+
+
 def test_containers_of_one_pod_are_added_up() -> None:
     """HAMi takes the larger of two containers where there is an init container (vendors-a QUO-1)."""
     fleet = a_fleet(a_node().with_cards(1, memory=24564))

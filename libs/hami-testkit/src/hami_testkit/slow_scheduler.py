@@ -56,8 +56,8 @@ class Refused(Exception):
     """The node does not take the pod; its text is HAMi's."""
 
 
-def decide(nodes: Mapping[str, SlowNode], pod: SlowPod) -> tuple[str, list[list[str]]] | dict[str, str]:
-    """Return the node and the uuids by container, or each node's words."""
+def decide(nodes: Mapping[str, SlowNode], pod: SlowPod) -> tuple[str, list[list[str]], dict[str, str]]:
+    """Return the node (or none), the uuids by container, and the words of each node that refuses."""
     fits: dict[str, list[list[str]]] = {}
     refused: dict[str, str] = {}
     for name, node in nodes.items():
@@ -65,11 +65,9 @@ def decide(nodes: Mapping[str, SlowNode], pod: SlowPod) -> tuple[str, list[list[
             fits[name] = on_node(node, pod)
         except Refused as words:
             refused[name] = str(words)
-    if not fits:
-        return refused
     sign = 1 if pod.policies.prefers_full_nodes else -1
-    best = max(fits, key=lambda name: sign * score(nodes[name]))
-    return best, fits[best]
+    best = max(fits, key=lambda name: sign * score(nodes[name]), default="")
+    return best, fits.get(best, []), refused
 
 
 def on_node(node: SlowNode, pod: SlowPod) -> list[list[str]]:
