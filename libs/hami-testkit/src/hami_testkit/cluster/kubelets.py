@@ -22,7 +22,7 @@ PLUGINS = "standin.hami.io/plugins"
 async def run_kubelets(
     api_url: str, nodes: Mapping[str, Mapping[str, str]], root: Path
 ) -> AsyncIterator[dict[str, Kubelet]]:
-    """Run a kubelet for each node (name -> annotations) for the length of a block; each has its folder under ``root``."""
+    """Run a kubelet for each node (name -> annotations) for the length of a block, in ``root/<node>``."""
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(ApiClient.connect(api_url))
         kubelets = {}
