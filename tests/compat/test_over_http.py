@@ -58,7 +58,7 @@ class House:
     async def _run(self, settings: str, work: Any) -> None:
         wanted = environment(json.loads(settings), self._folder / "device-config.yaml")
         if self._system is None:
-            plan = Plan(folder=self._folder, environment=wanted, standin=())
+            plan = Plan(folder=self._folder, environment=wanted, schedules=False)
             self._system = await start(plan, self._started)
         elif settings != self._settings:
             await self._system.restart_services(wanted)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hami_testkit.processes import BIN, Processes, Running, Spec, free_port, processes
 
@@ -29,13 +29,14 @@ class Agent(Struct, frozen=True, kw_only=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What to run. ``environment`` goes to all four services; ``standin`` are more flags of the stand-in cluster."""
+    """What to run. ``environment`` goes to all four services."""
 
     folder: Path
     nodes: Path | None = None
     agents: Sequence[Agent] = ()
     environment: Mapping[str, str] = {}
-    standin: Sequence[str] = ("--scheduler", "--kubelets")
+    schedules: bool = True
+    """Whether the stand-in runs a scheduler, kubelets and the webhook call-out, or is an API server alone."""
     traces: bool = False
     kubeconfig: Path | None = None
     """A real cluster to stand on instead of the stand-in."""
@@ -75,6 +76,16 @@ class Stack:
         running = await self.started.start(_allocator(self.plan, self.at))
         await running.wait_ready(READY_DEADLINE)
         return running
+
+
+    async def restart_services(self, environment: Mapping[str, str]) -> None:
+        """Stop webhook, extender and allocator, and start them with other settings at the same addresses."""
+        self.plan = structs.replace(self.plan, environment=environment)
+        specs = _services(self.plan, self.at)
+        for spec in specs:
+            await self.started.stop(spec.name)
+        for running in [await self.started.start(spec) for spec in specs]:
+            await running.wait_ready(READY_DEADLINE)
 
 
 @asynccontextmanager
@@ -126,8 +137,9 @@ def _standin(plan: Plan, at: Addresses) -> Spec:
     command = [str(BIN / "hami-standin"), "--listen", _listen(at.api), "--kubeconfig-out", str(at.kubeconfig)]
     if plan.nodes is not None:
         command += ["--nodes", str(plan.nodes)]
-    command += ["--webhook", f"{at.webhook}/webhook", "--extender", at.extender]
-    command += ["--kubelet-root", str(plan.folder / "k"), *plan.standin]
+    if plan.schedules:
+        command += ["--scheduler", "--webhook", f"{at.webhook}/webhook", "--extender", at.extender]
+        command += ["--kubelets", "--kubelet-root", str(plan.folder / "k")]
     return Spec(name="standin", command=command, ready_url=f"{at.api}/readyz")
 
 
@@ -160,6 +172,7 @@ def _agent(plan: Plan, at: Addresses, agent: Agent) -> Spec:
         "HAMI_NODE_NAME": agent.node,
         "HAMI_KUBELET_DIR": str(plan.folder / "k" / agent.node),
         "HAMI_HOOK_PATH": str(plan.folder / "hook" / agent.node),
+        "HAMI_LOCK_DIR": str(plan.folder / "lock" / agent.node),
         "HAMI_PROBES": f"sim:{agent.cards}",
     }
     name = f"agent-{agent.node}"
