@@ -1,4 +1,4 @@
-"""An allocator over a real NATS server and the stand-in API server, in one process, with the words that its stories need.
+"""An allocator over a real NATS server and the stand-in API server, in one process, with the words its stories need.
 
 One rule: a story waits for what it wants to see, with a deadline; it never sleeps and hopes.
 """
@@ -37,6 +37,7 @@ from hami_testkit.processes import BIN, Spec, free_port, processes
 T = TypeVar("T")
 Json = dict[str, Any]
 DEADLINE = 15.0
+LOOK_EVERY = 0.01
 REGISTER = "hami.io/node-nvidia-register"
 MUTEX = "hami.io/mutex.lock"
 
@@ -174,16 +175,16 @@ class Bench:
 async def until(condition: Callable[[], T], *, deadline: float = DEADLINE) -> T:
     """Wait for a condition and return what it gave."""
     async with asyncio.timeout(deadline):
-        while not (found := condition()):
-            await asyncio.sleep(0.01)
+        while not (found := condition()):  # noqa: ASYNC110 - there is no event of whatever it looks at
+            await asyncio.sleep(LOOK_EVERY)
         return found
 
 
 async def until_async(condition: Callable[[], Awaitable[T]], *, deadline: float = DEADLINE) -> T:
     """Wait for a condition that itself waits."""
     async with asyncio.timeout(deadline):
-        while not (found := await condition()):
-            await asyncio.sleep(0.01)
+        while not (found := await condition()):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(LOOK_EVERY)
         return found
 
 

@@ -10,6 +10,7 @@ from hami_testkit.cluster.faults import Fault
 
 from .allocator_bench import (
     MUTEX,
+    PODS,
     Bench,
     a_bench,
     a_node,
@@ -38,7 +39,7 @@ async def test_a_pod_is_placed_bound_and_confirmed(bench: Bench) -> None:
         assert Done() == await bench.bind(pod, "node-1")
         bound = bench.pod("p")
         lock = bench.node_annotations("node-1").get(MUTEX, "")
-        bench.annotate(bench_pods(), ("team-a", "p"), {"hami.io/bind-phase": "success"})
+        bench.annotate(PODS, ("team-a", "p"), {"hami.io/bind-phase": "success"})
         await until(lambda: (bench.pod("p").metadata.labels or {}).get("hami.io/vgpu-node") == "node-1")
         await until(lambda: MUTEX not in bench.node_annotations("node-1"))
         served = bench.pod("p")
@@ -53,18 +54,12 @@ async def test_a_pod_is_placed_bound_and_confirmed(bench: Bench) -> None:
         assert "GPU-node-1-1,NVIDIA,1000,0:;" == served.annotations["hami.io/vgpu-devices-allocated"]
 
 
-def bench_pods() -> object:
-    from .allocator_bench import PODS  # noqa: PLC0415
-
-    return PODS
-
-
 async def test_two_halves_share_a_card_and_a_third_does_not_fit(bench: Bench) -> None:
     """The point of it all."""
     async with bench.allocator(node_scheduler_policy="binpack", gpu_scheduler_policy="binpack") as process:
         for name in ("p", "q"):
             pod = await bench.create_pod(a_pod(name, mem=4000))
-            bench.annotate(bench_pods(), ("team-a", name), {"nvidia.com/use-gpuuuid": "GPU-agent-1-0"})
+            bench.annotate(PODS, ("team-a", name), {"nvidia.com/use-gpuuuid": "GPU-agent-1-0"})
             await bench.register("agent-1", count=1)
             assert Placed(node="agent-1") == await bench.filter(name, ["agent-1"])
             assert Done() == await bench.bind(pod, "agent-1")
@@ -137,7 +132,7 @@ async def test_a_pod_that_changed_since_filter_is_bound_after_a_fresh_look(bench
         pod = await bench.create_pod(a_pod("p"))
         await bench.filter("p", ["node-1"])
         bench.cluster.faults.set(Fault(kind="hold", resource="pods"))
-        bench.annotate(bench_pods(), ("team-a", "p"), {"example.com/note": "changed"})
+        bench.annotate(PODS, ("team-a", "p"), {"example.com/note": "changed"})
 
         assert Done() == await bench.bind(pod, "node-1")
         assert "changed" == bench.pod("p").annotations["example.com/note"]
@@ -199,7 +194,7 @@ async def test_the_end_of_a_pod_frees_its_devices(bench: Bench) -> None:
         for name, pod in pods.items():
             await bench.filter(name, ["agent-1"])
             await bench.bind(pod, "agent-1")
-        bench.set_status(bench_pods(), ("team-a", "p"), phase="Succeeded")
+        bench.set_status(PODS, ("team-a", "p"), phase="Succeeded")
         await until(lambda: state(process, pods["p"]) == "")
         bench.delete_pod("q")
         await until(lambda: state(process, pods["q"]) == "")

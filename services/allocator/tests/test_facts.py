@@ -20,9 +20,14 @@ def test_a_message_ends_where_an_event_must() -> None:
 
 def test_an_unplaced_pod_is_told_by_reason_and_in_sum() -> None:
     """One message for each reason, then the summary."""
-    texts = unplaced_messages(3, {"CardInsufficientMemory": ["n2", "n1"]})
+    reasons = {"1/2 CardCordoned, 1/2 CardInsufficientMemory": [1], "2/2 CardInsufficientMemory": [0], "unknown": [2]}
+    texts = unplaced_messages(["n2", "n1", "n3"], reasons)
 
-    assert ("2 nodes CardInsufficientMemory(n1,n2)", "no available node, 3 nodes do not meet") == texts
+    assert (
+        "1 nodes CardCordoned(n1)",
+        "2 nodes CardInsufficientMemory(n1,n2)",
+        "no available node, 3 nodes do not meet",
+    ) == texts
 
 
 def test_an_event_is_named_for_good() -> None:

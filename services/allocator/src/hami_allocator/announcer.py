@@ -64,16 +64,15 @@ class Announcer:
             await self._arrived.wait()
 
     async def _post(self, news: PodNews) -> None:
-        message = news.write()
-        if self._is_repeated((news.pod.uid, news.reason, message)):
-            return
+        for message in news.write():
+            if not self._is_repeated((news.pod.uid, news.reason, message)):
+                await self._create(news, message)
+
+    async def _create(self, news: PodNews, message: str) -> None:
+        kind = "Warning" if news.warning else "Normal"
         try:
             await self._kube.create_event(
-                news.pod,
-                type="Warning" if news.warning else "Normal",
-                reason=news.reason,
-                message=message,
-                component=self._component,
+                news.pod, type=kind, reason=news.reason, message=message, component=self._component
             )
         except BoundaryError:
             self._dropped.inc()

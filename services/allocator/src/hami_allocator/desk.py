@@ -169,24 +169,23 @@ class Desk:
     def _refuse(self, pod: Pod, error: str, *, news: str = "") -> Refused:
         ref = PodRef.of(pod)
         self._world.duty.tell(Fact(kind="malformed", subject=str(ref), uid=ref.uid, data={"error": error}))
-        self._world.duty.news(PodNews(pod=ref, reason="FilteringFailed", write=lambda: news or error, warning=True))
+        self._world.duty.news(PodNews(pod=ref, reason="FilteringFailed", write=lambda: (news or error,), warning=True))
         return Refused(error=error)
 
     def _say_placed(self, pod: Pod, placement: Placement, offered: int) -> None:
-        def write() -> str:
-            return placed_message(placement.node, offered, placement.fitting, placement.scores)
+        def write() -> tuple[str, ...]:
+            return (placed_message(placement.node, offered, placement.fitting, placement.scores),)
 
         self._world.duty.news(PodNews(pod=PodRef.of(pod), reason="FilteringSucceed", write=write))
 
     def _say_unplaced(self, pod: Pod, unfit: Unfit, nodes: Sequence[str]) -> None:
+        def write() -> tuple[str, ...]:
+            return unplaced_messages(nodes, unfit.reasons)
+
         ref = PodRef.of(pod)
         counts: dict[str, object] = {text: len(at) for text, at in unfit.reasons.items()}
         self._world.duty.tell(Fact(kind="rejected", subject=str(ref), uid=ref.uid, data={"reasons": counts}))
-        by_reason = {text: [nodes[i] for i in at] for text, at in unfit.reasons.items()}
-        for message in unplaced_messages(len(nodes), by_reason):
-            self._world.duty.news(
-                PodNews(pod=ref, reason="FilteringFailed", write=lambda m=message: m, warning=True)  # type: ignore[misc]
-            )
+        self._world.duty.news(PodNews(pod=ref, reason="FilteringFailed", write=write, warning=True))
 
 
 def _allocation(pod: Pod, placement: Placement) -> Allocation:

@@ -279,11 +279,11 @@ class Bind:
         state = await self._means.writer.ask(lambda: self._note(outcome))
         if isinstance(outcome, Bound) and state is not None:
             text = f"Successfully binding node [{self.node}] to {self._pod}"
-            self._means.world.duty.news(PodNews(pod=self._pod, reason="BindingSucceed", write=lambda: text))
+            self._means.world.duty.news(PodNews(pod=self._pod, reason="BindingSucceed", write=lambda: (text,)))
             return Done()
         why = outcome.why if isinstance(outcome, Released) else "the pod ended while it was being bound"
         await self._undo(allocation)
-        self._means.world.duty.news(PodNews(pod=self._pod, reason="BindingFailed", write=lambda: why, warning=True))
+        self._means.world.duty.news(PodNews(pod=self._pod, reason="BindingFailed", write=lambda: (why,), warning=True))
         return Refused(error=why, retriable=True)
 
     def _note(self, outcome: Bound | Released) -> State | None:

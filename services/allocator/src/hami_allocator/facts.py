@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from hami_model.bus.events import CloudEvent
 from hami_model.objects import PodRef
+from hami_model.reason import Reason
 from msgspec import Struct
 
 MESSAGE_LIMIT = 1024
@@ -25,11 +26,11 @@ class Fact(Struct, frozen=True, kw_only=True):
 
 
 class PodNews(Struct, frozen=True, kw_only=True):
-    """One Kubernetes Event of a pod. ``write`` makes the message when it is sent, off the deciding path."""
+    """Kubernetes Events of a pod. ``write`` makes the messages when they are sent, off the deciding path."""
 
     pod: PodRef
     reason: str
-    write: Callable[[], str]
+    write: Callable[[], Sequence[str]]
     warning: bool = False
 
 
@@ -57,15 +58,21 @@ def placed_message(node: str, offered: int, fitting: int, scores: Mapping[str, f
     return _listed(head, (f"{name}:{scores[name]:.2f}" for name in sorted(scores)), ")")
 
 
-def unplaced_messages(offered: int, nodes_by_reason: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return HAMi's texts for a pod that no node takes: one for each reason, then the summary."""
-    return (
-        *(
-            _listed(f"{len(names)} nodes {reason}(", iter(sorted(names)), ")")
-            for reason, names in nodes_by_reason.items()
-        ),
-        f"no available node, {offered} nodes do not meet",
+def unplaced_messages(nodes: Sequence[str], reasons: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """Return HAMi's texts for a pod that none of the nodes takes: one for each reason of cards, then the summary.
+
+    ``reasons`` is the answer to the filter: text -> positions in ``nodes``. HAMi compat: these messages name a reason
+    without its counts, so it is looked for among the words that every text is made of.
+    """
+    refusing: dict[str, list[str]] = {}
+    for text, positions in reasons.items():
+        words = text.split()
+        for reason in (r.value for r in Reason if r.value in words or f"{r.value}," in words):
+            refusing.setdefault(reason, []).extend(nodes[at] for at in positions)
+    by_reason = (
+        _listed(f"{len(names)} nodes {reason}(", sorted(names), ")") for reason, names in sorted(refusing.items())
     )
+    return (*by_reason, f"no available node, {len(nodes)} nodes do not meet")
 
 
 def _listed(head: str, words: Iterable[str], tail: str) -> str:

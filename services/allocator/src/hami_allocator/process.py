@@ -5,7 +5,7 @@ One rule: it stands only while its view is whole and the bus is there, and gives
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -188,10 +188,10 @@ class Process:
         return Health(is_led, {"leader": holder, "identity": identity, "leading": self.leads})
 
 
-async def _first(*waits: "asyncio.Future[bool] | asyncio.Task[None] | object") -> None:
+async def _first(*waits: Awaitable[object]) -> None:
     """Return when any of these is done; what was made for this wait alone ends with it."""
     given = {wait for wait in waits if isinstance(wait, asyncio.Future)}
-    made = {asyncio.ensure_future(wait) for wait in waits if not isinstance(wait, asyncio.Future)}  # type: ignore[call-overload]
+    made = {asyncio.ensure_future(wait) for wait in waits if not isinstance(wait, asyncio.Future)}
     try:
         await asyncio.wait({*given, *made}, return_when=asyncio.FIRST_COMPLETED)
     finally:

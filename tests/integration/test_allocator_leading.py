@@ -1,0 +1,148 @@
+"""Restarts, followers, and what keeps an earlier leader's Binding from landing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hami_allocator.fence import TERM_KEY
+from hami_kit.errors import NoResponders
+from hami_model.audit import audit
+from hami_model.bus import subjects
+from hami_model.bus.messages import Done, Leading, Placed
+from hami_testkit.cluster.faults import Fault
+
+from .allocator_bench import (
+    PODS,
+    Bench,
+    a_bench,
+    a_node,
+    a_pod,
+    entry,
+    memory_used,
+    page,
+    plugin_node,
+    state,
+    until,
+)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Two nodes that HAMi's plugin serves, and one for our agent."""
+    async with a_bench(tmp_path, [plugin_node("node-1"), plugin_node("node-2"), a_node("agent-1")]) as made:
+        yield made
+
+
+async def test_a_restart_finds_everything_that_was_bound(bench: Bench) -> None:
+    """Kubernetes is the durable truth: the same use, the same allocations, from the API alone."""
+    async with bench.allocator() as before:
+        await bench.register("agent-1")
+        pods = [await bench.create_pod(a_pod(name, mem=1500)) for name in ("p", "q", "reserved")]
+        for name, pod, node in (("p", pods[0], "node-1"), ("q", pods[1], "agent-1")):
+            await bench.filter(name, [node])
+            assert Done() == await bench.bind(pod, node)
+        bench.annotate(PODS, ("team-a", "q"), {"hami.io/bind-phase": "success"})
+        await until(lambda: state(before, pods[1]) == "ACTIVE")
+        await bench.filter("reserved", ["node-1"])
+        held = [entry(before, pod) for pod in pods]
+    async with bench.allocator() as after:
+        world = after.office.means.world
+        found = [entry(after, pod) for pod in pods]
+        uses = {name: world.fleet.use(name) for name in ("node-1", "agent-1")}
+        quotas = {("team-a", "NVIDIA"): world.quotas.used("team-a", "NVIDIA")}
+
+        assert ["BOUND", "ACTIVE", None] == [e.state if e else None for e in found]
+        assert [e and _cards(e) for e in held[:2]] == [e and _cards(e) for e in found[:2]]
+        assert (1500, 1500) == (memory_used(after, "node-1"), memory_used(after, "agent-1"))
+        assert () == audit(world.ledger.entries, uses, quotas)
+        assert ["GPU-agent-1-0", "GPU-agent-1-1"] == [d.id for d in world.fleet.devices("agent-1")]
+
+
+def _cards(found: object) -> list[tuple[str, int]]:
+    return [(g.uuid, g.memory) for c in found.allocation.containers for g in c.grants]  # type: ignore[attr-defined]
+
+
+async def test_a_binding_of_an_earlier_leader_does_not_land(bench: Bench) -> None:
+    """It was sent, and slept on the way; meanwhile another leads and has marked the pod."""
+    async with bench.allocator() as first, bench.allocator(leads=False) as second:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.register("agent-1")
+        await bench.filter("p", ["agent-1"])
+        bench.cluster.faults.set(Fault(kind="delay", resource="pods/binding", seconds=4, times=1))
+        late = asyncio.create_task(bench.bind(pod, "agent-1"))
+        await until(lambda: state(first, pod) == "BINDING" and not bench.cluster.faults.active)
+        await first.election.release()
+        await until(lambda: second.leads)
+        mark = bench.pod("p").annotations[TERM_KEY]
+        await until(lambda: second.leads and not bench.cluster.faults.active)
+        await late
+        await asyncio.wait_for(_passed(bench, 4.5), 10)
+
+        assert mark.startswith(second.election.identity)
+        assert bench.pod("p").spec.node_name is None
+        assert "" == state(second, pod)
+        assert Done() == await bench.bind(pod, "agent-1")
+
+
+async def _passed(bench: Bench, seconds: float) -> None:
+    """Let the delayed request arrive: nothing else shows that it has been refused."""
+    del bench
+    await asyncio.sleep(seconds)
+
+
+async def test_a_follower_answers_nothing_until_it_leads(bench: Bench) -> None:
+    """One leader on the bus; the other takes over within seconds when it stops cleanly."""
+    async with bench.allocator(leads=False) as follower:
+        await until(lambda: follower.leads)
+        heard: list[Leading] = []
+
+        async def on_leading(_subject: str, message: Leading) -> None:
+            heard.append(message)
+
+        await bench.bus.subscribe(subjects.LEADER, Leading, on_leading)
+        async with bench.allocator(leads=False) as second:
+            alone = second.leads
+            await follower.election.release()
+            await until(lambda: second.leads or follower.leads)
+            await until(lambda: heard)
+            pod = await bench.create_pod(a_pod("p"))
+
+            assert not alone
+            assert Placed(node="node-1") == await bench.filter("p", ["node-1"])
+            assert {follower.election.identity, second.election.identity} >= {heard[0].term}
+            assert pod.name == "p"
+
+
+async def test_without_a_leader_the_bus_says_so_at_once(bench: Bench) -> None:
+    """An immediate, retriable error."""
+    await bench.create_pod(a_pod("p"))
+    with pytest.raises(NoResponders):
+        await bench.filter("p", ["node-1"])
+
+
+async def test_readyz_names_what_was_seen_and_who_leads(bench: Bench) -> None:
+    """What people look at first."""
+    async with bench.allocator() as process:
+        answer = await page(process, "/readyz")
+        checks = answer.json()["checks"]
+
+        assert 200 == answer.status_code
+        assert all(int(checks["synced"][name]) > 0 for name in ("nodes", "pods", "quotas"))
+        assert process.election.identity == checks["leader"]["leader"]
+
+
+async def test_a_relist_replaces_what_the_watch_said(bench: Bench) -> None:
+    """The watch breaks with 410 while a pod ends."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.bind(pod, "node-1")
+        await until(lambda: (found := entry(process, pod)) is not None and found.is_watched)
+        bench.cluster.faults.set(Fault(kind="refuse", verb="watch", resource="pods"))
+        bench.cluster.faults.set(Fault(kind="end", resource="pods"))
+        bench.delete_pod("p")
+        bench.cluster.faults.set(Fault(kind="gone", resource="pods"))
+        bench.cluster.faults.clear()
+
+        await until(lambda: state(process, pod) == "")
+        assert 0 == memory_used(process, "node-1")
