@@ -161,14 +161,16 @@ class Api:
     async def _tell(self, request: web.Request, target: Target, watch: Watch, response: web.StreamResponse) -> None:
         clock = asyncio.get_running_loop().time
         end = clock() + float(request.query.get("timeoutSeconds") or 1800)
+        collection = self._store.of(target.resource)
+        since = collection.revision  # a bookmark tells of a change while the watch was open, never of rest
         marks = request.query.get("allowWatchBookmarks") in ("true", "1")
         while (left := end - clock()) > 0 or watch.is_silent:
             chunk = await watch.chunk(min(max(left, 1), self._bookmark_seconds))
             await self._faults.running()
             if chunk is None:
                 return
-            if not chunk and marks and not watch.is_quiet:
-                chunk = bookmark(target.resource, self._store.revision)
+            if not chunk and marks and not watch.is_quiet and collection.revision > since:
+                chunk = bookmark(target.resource, collection.revision)
             if chunk:
                 await response.write(chunk)
 

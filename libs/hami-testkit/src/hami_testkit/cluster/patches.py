@@ -101,7 +101,8 @@ def _apply(document: Json, operation: Json) -> None:
         case "remove":
             _remove(parent, step)
         case "replace":
-            parent[_at(parent, step)] = copy.deepcopy(operation["value"])
+            at = _at(parent, step) if isinstance(parent, list) else step  # a missing last key is added, as evanphx does
+            parent[at] = copy.deepcopy(operation["value"])
         case "test":
             if parent[_at(parent, step)] != operation.get("value"):
                 raise ValueError(f"testing value {path} failed")

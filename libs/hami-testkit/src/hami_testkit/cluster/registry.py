@@ -19,6 +19,7 @@ from hami_testkit.cluster.status import ApiError, Json, already_exists, bad_requ
 from hami_testkit.cluster.store import Store
 
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Admission(Protocol):
@@ -30,7 +31,7 @@ class Admission(Protocol):
 
 def now(*, ahead: float = 0) -> str:
     """Return the present moment as Kubernetes writes it."""
-    return (datetime.now(UTC) + timedelta(seconds=ahead)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (datetime.now(UTC) + timedelta(seconds=ahead)).strftime(TIME_FORMAT)
 
 
 class Registry:
@@ -79,6 +80,13 @@ class Registry:
         if resource.needs_revision and not obj.get("metadata", {}).get("resourceVersion"):
             fault = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
             raise invalid(resource.kind, key[1], [fault])
+        meta, found = obj.get("metadata") or {}, self.get(resource, key).object["metadata"]
+        if meta.get("uid") not in (None, "", found["uid"]):
+            why = (
+                f"StorageError: invalid object, Code: 4, Key: /registry/{resource.name}/{'/'.join(filter(None, key))}, "
+            )
+            text = _differs("UID", meta["uid"], found["uid"])
+            raise conflict(resource.name, key[1], f"{why}ResourceVersion: 0, AdditionalErrorMsg: {text}")
         return self._change(resource, key, lambda _: obj, status=status, dry_run=dry_run)
 
     def patch(
@@ -109,18 +117,29 @@ class Registry:
     def delete(self, resource: Resource, key: Key, options: Json, *, dry_run: bool = False) -> Stored:
         """Delete an object; a pod on a node is only marked, and its kubelet takes it away with grace 0."""
         stored = self.get(resource, key)
-        wanted = options.get("preconditions") or {}
-        _precondition(resource.name, stored, uid=wanted.get("uid"), revision=wanted.get("resourceVersion"))
-        grace = _grace(resource, stored.object, options.get("gracePeriodSeconds"))
+        _delete_precondition(resource, stored.object["metadata"], options.get("preconditions") or {})
         if dry_run:
             return stored
-        if not grace and not stored.object["metadata"].get("finalizers"):
-            return self._remove(resource, key)
+        finalizers = stored.object["metadata"].get("finalizers")
+        if resource == PODS or finalizers:
+            grace = _grace(resource, stored.object, options.get("gracePeriodSeconds"))
+            stored = self._mark(resource, stored, grace)
+            if grace or finalizers:
+                return stored
+        return self._remove(resource, key)
+
+    def _mark(self, resource: Resource, stored: Stored, grace: int) -> Stored:
+        """Write when the object is to be gone; a later deletion can only bring that moment nearer."""
         obj = thaw(stored)
         meta = obj["metadata"]
-        if "deletionTimestamp" in meta and meta.get("deletionGracePeriodSeconds", 0) <= grace:
+        before = meta.get("deletionGracePeriodSeconds")
+        if before is None:
+            meta["deletionTimestamp"] = now(ahead=grace)
+        elif grace < before:
+            asked = datetime.fromisoformat(meta["deletionTimestamp"]) - timedelta(seconds=before - grace)
+            meta["deletionTimestamp"] = asked.strftime(TIME_FORMAT)
+        else:
             return stored
-        meta["deletionTimestamp"] = now(ahead=grace)
         meta["deletionGracePeriodSeconds"] = grace
         return self.store.put(resource, obj)
 
@@ -189,7 +208,7 @@ def _keep_identity(resource: Resource, old: Json, new: Json) -> Json:
     if new.get("name") not in (None, name):
         raise bad_request(f"the name of the object ({new['name']}) does not match the name on the URL ({name})")
     if new.get("uid") not in (None, "", old["uid"]):
-        raise conflict(resource.name, name, _differs("UID", new["uid"], old["uid"]))
+        raise invalid(resource.kind, name, [f'metadata.uid: Invalid value: "{new["uid"]}": field is immutable'])
     if new.get("resourceVersion") not in (None, "", old["resourceVersion"]):
         raise conflict(resource.name, name, MODIFIED)
     fixed = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generateName",
@@ -207,6 +226,18 @@ def _precondition(resource: str, stored: Stored, *, uid: str | None, revision: s
         raise conflict(resource, meta["name"], _differs("UID", uid, meta["uid"]))
     if revision and revision != meta["resourceVersion"]:
         raise conflict(resource, meta["name"], _differs("ResourceVersion", revision, meta["resourceVersion"]))
+
+
+def _delete_precondition(resource: Resource, meta: Json, wanted: Json) -> None:
+    for field, what, fate in (
+        ("uid", "UID", "might have been deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "might have been modified"),
+    ):
+        if wanted.get(field) and wanted[field] != meta[field]:
+            why = (
+                f"the {what} in the precondition ({wanted[field]}) does not match the {what} in record ({meta[field]})"
+            )
+            raise conflict(resource.kind, meta["name"], f"{why}. The object {fate}")
 
 
 def _refuse_bind(pod: Json, name: str) -> None:

@@ -37,6 +37,7 @@ class Collection:
         self.resource = resource
         self.objects: dict[Key, Stored] = {}
         self.compacted = FIRST_REVISION
+        self.revision = FIRST_REVISION
         self.hub = Hub(resource)
         self._changes: deque[Change] = deque()
         self._history = history
@@ -50,6 +51,7 @@ class Collection:
             self.objects[last.key] = new
         if old is None or new is None:
             self._sorted = None
+        self.revision = last.revision
         change = Change(self.resource, old, last, gone=new is None)
         self._changes.append(change)
         if len(self._changes) > self._history:
