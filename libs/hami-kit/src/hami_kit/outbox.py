@@ -41,6 +41,7 @@ class Outbox:
         self._clock = clock
         self._events: deque[CloudEvent] = deque()
         self._dropped = 0
+        self._gap: CloudEvent | None = None
         self._gaps = 0
         self._some = asyncio.Event()
         self._none = asyncio.Event()
@@ -88,23 +89,25 @@ class Outbox:
             self._done(event)
 
     def _next(self) -> CloudEvent:
-        """Return the oldest event; after a loss that is the gap event itself."""
-        if self._dropped:
+        """Return what is to be stored next: after a loss the gap event, else the oldest one."""
+        if self._gap is None and self._dropped:
             self._gaps += 1
-            gap = CloudEvent(
-                id=f"{self._source}-gap-{self._clock.now():.6f}-{self._gaps}",
+            now = self._clock.now()
+            self._gap = CloudEvent(
+                id=f"{self._source}-gap-{now:.6f}-{self._gaps}",
                 source=self._source,
                 type="io.hami.gap.v1",
-                time=rfc3339(self._clock.now()),
+                time=rfc3339(now),
                 data={"lost": self._dropped},
             )
             self._dropped = 0
-            self._events.appendleft(gap)
-        return self._events[0]
+        return self._gap or self._events[0]
 
     def _done(self, event: CloudEvent) -> None:
         self.sent += 1
-        if self._events and self._events[0] is event:
+        if event is self._gap:
+            self._gap = None
+        elif self._events and self._events[0] is event:
             self._events.popleft()
         if not self._events:
             self._some.clear()
