@@ -165,3 +165,21 @@ def test_columns_answer_as_plain_loops_do(nodes: dict[str, SlowNode], asking: Po
         pod = asking.pod()
 
     assert slow_answer(nodes, pod, room) == fast_answer(nodes, pod, quota)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), pods(), rooms)
+def test_many_nodes_at_once_answer_as_each_by_itself(seed: int, asking: PodBuilder, room: Room) -> None:
+    """Judging all nodes' cards in one pass is a matter of speed alone."""
+    random, pod = Random(seed), asking.pod()
+    nodes = {f"n{number}": a_slow_node(f"n{number}", random) for number in range(24)}
+    fleet, quota = columns_of(nodes), {"NVIDIA": room}
+    demand, policies = pod_demand(pod, CATALOG), for_pod(pod, Policies())
+
+    together = why_not(fleet, pod, demand, list(nodes), policies=policies, quota=quota)
+
+    alone: dict[str, list[int]] = {}
+    for position, name in enumerate(nodes):
+        for text in why_not(fleet, pod, demand, [name], policies=policies, quota=quota):
+            alone.setdefault(text, []).append(position)
+    assert alone == together

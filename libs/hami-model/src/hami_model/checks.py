@@ -39,6 +39,11 @@ class Ask(Struct, frozen=True, kw_only=True):
     picker: Picker | None = None
 
     @property
+    def quota_at(self) -> int:
+        """Return the position of the quota's check: cards that pass those before it are asked for their price."""
+        return self.checks.index(WITHIN_QUOTA)
+
+    @property
     def cores(self) -> int:
         """Return the cores wanted of each card; more than a card has means the whole of it (HAMi compat)."""
         return min(self.demand.cores, WHOLE_CARD)
@@ -99,11 +104,13 @@ def uuid_allowed(rows: Rows, ask: Ask) -> Mask | None:
     use, nouse = ask.constraints.use_uuids, ask.constraints.nouse_uuids
     if use is None and nouse is None:
         return None
-    allowed = [
-        device is not None and (use is None or device.id in use) and (nouse is None or device.id not in nouse)
-        for device in rows.entries
-    ]
-    return np.array(allowed, dtype=np.bool_)
+    ids, count = rows.ids, len(rows)
+    allowed = np.ones(count, dtype=np.bool_)
+    if use is not None:
+        allowed &= np.fromiter(map(use.__contains__, ids), np.bool_, count)
+    if nouse is not None:
+        allowed &= ~np.fromiter(map(nouse.__contains__, ids), np.bool_, count)
+    return allowed
 
 
 def slot_free(rows: Rows, ask: Ask) -> Mask | None:
@@ -158,6 +165,8 @@ def computing_left(rows: Rows, ask: Ask) -> Mask | None:
     return fits
 
 
+WITHIN_QUOTA = Check(Reason.QUOTA_EXCEEDED, within_quota)
+
 CHECKS = (
     Check(Reason.MODE_MISMATCH, mode_served),
     Check(Reason.UNHEALTHY, healthy),
@@ -166,7 +175,7 @@ CHECKS = (
     Check(Reason.UUID_MISMATCH, uuid_allowed),
     Check(Reason.SLOTS_EXHAUSTED, slot_free),
     Check(Reason.EXCLUSIVE_CONFLICT, unshared_if_mutex),
-    Check(Reason.QUOTA_EXCEEDED, within_quota),
+    WITHIN_QUOTA,
     Check(Reason.INSUFFICIENT_MEMORY, memory_free),
     Check(Reason.INSUFFICIENT_CORES, cores_free),
     Check(Reason.EXCLUSIVE_CONFLICT, alone_if_exclusive),
@@ -181,13 +190,14 @@ NODE_WIDE = frozenset({Reason.MODE_MISMATCH})
 def ask_of(vendor: Vendor, demand: Demand, *, constraints: Constraints, policies: PodPolicies, room: Room) -> Ask:
     """Put together all that decides about one demand."""
     known = structs.replace(constraints, card_policies=policies.card_words)
+    checks = CHECKS if vendor.checks is None else vendor.checks
     return Ask(
         vendor=vendor,
         demand=demand,
         constraints=known,
         policies=policies,
-        room=room,
-        checks=CHECKS if vendor.checks is None else vendor.checks,
+        room=room if WITHIN_QUOTA in checks else Room(),
+        checks=checks,
         picker=None if vendor.choose is None else vendor.choose(vendor, demand, known),
     )
 

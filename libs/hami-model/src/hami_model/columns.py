@@ -51,6 +51,7 @@ class Cards:
         for name in _FLAGS:
             setattr(self, name, np.zeros(_FIRST_ROWS, dtype=np.bool_))
         self.devices: list[Device | None] = []
+        self.ids: list[str] = []
         self.ranges: dict[int, tuple[int, int]] = {}
         self.rows: dict[tuple[int, str], int] = {}
         self.models: dict[str, int] = {}
@@ -65,7 +66,7 @@ class Cards:
         twin = Cards.__new__(Cards)
         for name in (*_NUMBERS, *_FLAGS):
             setattr(twin, name, getattr(self, name).copy())
-        for name in ("devices", "ranges", "rows", "models", "modes"):
+        for name in ("devices", "ids", "ranges", "rows", "models", "modes"):
             setattr(twin, name, getattr(self, name).copy())
         twin.dead = self.dead
         return twin
@@ -99,7 +100,7 @@ class Cards:
             device = self.devices[row]
             if device is not None:
                 self.rows.pop((node, device.id), None)
-            self.devices[row] = None
+            self.devices[row], self.ids[row] = None, ""
         for name in (*_NUMBERS, *_FLAGS):
             getattr(self, name)[start:stop] = 0
         self.dead += stop - start
@@ -108,13 +109,13 @@ class Cards:
 
     def _listed(self, node: int, devices: Sequence[Device]) -> bool:
         start, stop = self.ranges.get(node, (0, 0))
-        known = [device.id for device in self.devices[start:stop] if device is not None]
-        return node in self.ranges and known == [device.id for device in devices]
+        return node in self.ranges and self.ids[start:stop] == [device.id for device in devices]
 
     def _append(self, node: int, devices: Sequence[Device]) -> None:
         start = len(self)
         self._grow(start + len(devices))
         self.devices.extend(devices)
+        self.ids.extend(device.id for device in devices)
         self.ranges[node] = (start, len(self))
         self.node[start : len(self)] = node
         for row, device in enumerate(devices, start):
@@ -147,6 +148,7 @@ class Cards:
             column[: len(live)] = column[live]
             column[len(live) :] = 0
         self.devices = [self.devices[row] for row in live]
+        self.ids = [self.ids[row] for row in live]
         self.dead = 0
         moved = {int(old): new for new, old in enumerate(live)}
         self.rows = {key: moved[row] for key, row in self.rows.items()}
@@ -253,6 +255,12 @@ class Rows:
         """The devices themselves, row by row; a free row has none."""
         devices = self.cards.devices
         return devices[self.where] if isinstance(self.where, slice) else [devices[row] for row in self.where]
+
+    @property
+    def ids(self) -> list[str]:
+        """Uuids, row by row; a free row has none."""
+        ids = self.cards.ids
+        return ids[self.where] if isinstance(self.where, slice) else [ids[row] for row in self.where]
 
     @property
     def devices(self) -> list[Device]:

@@ -9,14 +9,14 @@ from collections import Counter
 from msgspec import Struct, structs
 
 from hami_model.allocation import Grant
-from hami_model.checks import FITS, NODE_WIDE, Ask, first_refusals
+from hami_model.checks import FITS, NODE_WIDE, Ask
 from hami_model.columns import Rows
 from hami_model.device import Device
 from hami_model.errors import InvariantError
+from hami_model.judge import Judged
 from hami_model.quota import Room
 from hami_model.reason import Reason, reason_text
-from hami_model.score import Scores, walk_order
-from hami_model.vendor import Candidate
+from hami_model.vendor import Candidate, Picker
 
 BEFORE_NUMA = frozenset({Reason.UNHEALTHY, Reason.CORDONED, Reason.TYPE_MISMATCH})
 """A card refused for one of these is not there for numa-bind; any other card breaks the run (HAMi compat)."""
@@ -44,48 +44,44 @@ class Refusal(Struct, frozen=True, kw_only=True):
         return reason_text(self.counts, self.total)
 
 
-def fit(rows: Rows, ask: Ask, scores: Scores) -> Taken | Refusal:
+def fit(rows: Rows, ask: Ask, judged: Judged) -> Taken | Refusal:
     """Take cards for one demand from one node."""
-    order = walk_order(rows, scores, ask.policies.card_order(numa_bind=ask.constraints.numa_bind))
-    walk = _Walk(rows, ask)
+    walk = _Walk(rows, ask, judged)
     if walk.is_closed:
         return walk.refusal()
-    return walk.pick(order) if ask.picker is not None else walk.take(order)
+    return walk.take() if ask.picker is None else walk.pick(ask.picker)
 
 
 class _Walk:
     """One demand's way along a node's cards."""
 
-    def __init__(self, rows: Rows, ask: Ask) -> None:
+    def __init__(self, rows: Rows, ask: Ask, judged: Judged) -> None:
         self._rows = rows
         self._ask = ask
+        self._judged = judged
+        self._room = ask.room
         self._is_limited = ask.room != Room()
         self._counts: Counter[Reason] = Counter()
         self._cards: dict[int, Reason] = {}
-        self._codes = self._judge()
-        memory = ask.memory_on(rows)
-        self._memory: list[int] = [memory] * len(rows) if isinstance(memory, int) else memory.tolist()
 
     @property
     def is_closed(self) -> bool:
         """Say whether the node itself refuses, and note why."""
-        closed = [code for code in self._codes if code != FITS and self._reason(code) in NODE_WIDE]
-        if closed:
-            self._counts[self._reason(closed[0])] = 1
-        return bool(closed)
+        first = self._judged.codes[0] if self._judged.codes else FITS
+        if first == FITS or self._reason(first) not in NODE_WIDE:
+            return False
+        self._counts[self._reason(first)] = 1
+        return True
 
-    def take(self, order: list[int]) -> Taken | Refusal:
+    def take(self) -> Taken | Refusal:
         """Take the first cards that pass; under numa-bind all of one unbroken run of a NUMA node."""
-        numa_bind, numa, run = self._ask.constraints.numa_bind, self._rows.numa.tolist(), None
-        whole_room, taken = self._ask.room, list[int]()
-        for position in order:
-            if numa_bind and numa[position] != run and self._counts_for_numa(position):
+        numa = self._rows.numa.tolist() if self._ask.constraints.numa_bind else None
+        run, taken = None, list[int]()
+        for position in self._judged.order:
+            if numa is not None and numa[position] != run and self._counts_for_numa(position):
                 run = numa[position]
-                if taken:
-                    self._counts[Reason.NUMA_MISMATCH] += len(taken)
-                    self._cards.update(dict.fromkeys(taken, Reason.NUMA_MISMATCH))
-                    taken = []
-                    self._change_room(whole_room)
+                self._give_up(taken)
+                taken = []
             if not self._passes(position):
                 continue
             taken.append(position)
@@ -96,45 +92,41 @@ class _Walk:
             self._counts[Reason.TOO_FEW_CARDS] = len(taken)
         return self.refusal()
 
-    def pick(self, order: list[int]) -> Taken | Refusal:
+    def pick(self, picker: Picker) -> Taken | Refusal:
         """Let the vendor pick among all cards that pass."""
-        picker, count, whole_room = self._ask.picker, self._ask.demand.count, self._ask.room
         passed: list[int] = []
-        for position in order:
+        for position in self._judged.order:
             if not self._passes(position):
                 continue
             passed.append(position)
-            if len(passed) < count:
+            if len(passed) < self._ask.demand.count:
                 self._pay(position)
-        choice = picker([self._candidate(position) for position in passed]) if picker else None
+        choice = picker([self._candidate(position) for position in passed])
         by_uuid = {self._device(position).id: position for position in passed}
-        chosen = [by_uuid[grant.uuid] for grant in choice.grants] if choice else []
-        total = choice.total if choice else None
-        if len(chosen) == count and self._is_paid_by(whole_room, chosen):
+        chosen = [by_uuid[grant.uuid] for grant in choice.grants]
+        if len(chosen) == self._ask.demand.count and self._is_paid(chosen):
             return self._taken(chosen)
-        if chosen or total is not None:
+        if chosen or choice.total is not None:
             self._counts[Reason.TOO_FEW_CARDS] = len(chosen)
-        return self.refusal(total=total)
+        return self.refusal(total=choice.total)
 
     def refusal(self, *, total: int | None = None) -> Refusal:
         """Return why not."""
         return Refusal(
-            ask=self._ask,
+            ask=structs.replace(self._ask, room=self._room) if self._is_limited else self._ask,
             rows=self._rows,
             counts=dict(self._counts),
             total=len(self._rows) if total is None else total,
             cards=self._cards,
         )
 
-    def _judge(self) -> list[int]:
-        codes: list[int] = first_refusals(self._rows, self._ask).tolist()
-        return codes
-
     def _reason(self, code: int) -> Reason:
         return self._ask.checks[code].reason
 
     def _passes(self, position: int) -> bool:
-        code = self._codes[position]
+        code = self._judged.codes[position]
+        if self._is_limited and (code == FITS or code > self._ask.quota_at) and not self._is_affordable(position):
+            code = self._ask.quota_at
         if code == FITS:
             return True
         reason = self._reason(code)
@@ -143,37 +135,33 @@ class _Walk:
         return False
 
     def _counts_for_numa(self, position: int) -> bool:
-        code = self._codes[position]
+        code = self._judged.codes[position]
         return code == FITS or self._reason(code) not in BEFORE_NUMA
+
+    def _give_up(self, taken: list[int]) -> None:
+        """Put cards back that share no NUMA node with those to come."""
+        if taken:
+            self._counts[Reason.NUMA_MISMATCH] += len(taken)
+            self._cards.update(dict.fromkeys(taken, Reason.NUMA_MISMATCH))
+            self._room = self._ask.room
 
     def _pay(self, position: int) -> None:
         """Leave less room of the namespace's quota for the cards after this one."""
-        if not self._is_limited:
-            return
-        memory, cores = self._cost(position)
-        room = self._ask.room
-        self._change_room(
-            Room(
-                memory=None if room.memory is None else room.memory - memory,
-                cores=None if room.cores is None else room.cores - cores,
-            )
-        )
+        if self._is_limited:
+            memory, cores = self._cost(position)
+            self._room = self._room.less(memory, cores)
 
-    def _change_room(self, room: Room) -> None:
-        if room != self._ask.room:
-            self._ask = structs.replace(self._ask, room=room)
-            self._codes = self._judge()
+    def _is_affordable(self, position: int) -> bool:
+        return self._room.holds(*self._cost(position))
 
-    def _is_paid_by(self, room: Room, positions: list[int]) -> bool:
-        if not self._is_limited:
-            return True
+    def _is_paid(self, positions: list[int]) -> bool:
         costs = [self._cost(position) for position in positions]
-        return room.holds(sum(memory for memory, _ in costs), sum(cores for _, cores in costs))
+        return self._ask.room.holds(sum(memory for memory, _ in costs), sum(cores for _, cores in costs))
 
     def _cost(self, position: int) -> tuple[int, int]:
         """Return what a card adds to the namespace's use: nothing for what an init container's share pays already."""
         paid_memory, paid_cores = self._rows.paid_on(position)
-        return max(self._memory[position] - paid_memory, 0), max(self._ask.cores - paid_cores, 0)
+        return max(self._judged.memory[position] - paid_memory, 0), max(self._ask.cores - paid_cores, 0)
 
     def _device(self, position: int) -> Device:
         device = self._rows.entries[position]
@@ -186,7 +174,7 @@ class _Walk:
         return Grant(
             uuid=device.id,
             vendor=self._ask.vendor.word,
-            memory=self._memory[position],
+            memory=self._judged.memory[position],
             cores=self._ask.cores,
             index=device.index,
             custom=device.custom,

@@ -14,6 +14,7 @@ from hami_model.allocation import ContainerGrants
 from hami_model.checks import Ask, ask_of
 from hami_model.columns import NOBODY, Ints, Mask
 from hami_model.fleet import Fleet
+from hami_model.judge import Judged, judge_each
 from hami_model.objects import Pod
 from hami_model.policies import PodPolicies
 from hami_model.quota import UNLIMITED, QuotaView, Room
@@ -23,6 +24,9 @@ from hami_model.score import Scores, node_scores
 from hami_model.survey import Survey, rows_for, survey
 from hami_model.vendor import Constraints
 from hami_model.walk import Fitted, NodeRefusal, Step, walk
+
+_MANY = 16
+"""After so many walks the cards of all candidates are judged at once."""
 
 
 class Placement(Struct, frozen=True, kw_only=True):
@@ -94,6 +98,8 @@ class _Search:
         self._ids: Ints = np.fromiter(map(fleet.ids.get, candidates, repeat(NOBODY)), np.int64, len(candidates))
         self._surveys = self._survey()
         self._refusals: dict[int, NodeRefusal] = {}
+        self._judged: dict[int, Judged] = {}
+        self._walked = 0
 
     def best(self, *, prefer_full: bool) -> Placement | None:
         """Return the best node that takes the pod."""
@@ -156,10 +162,19 @@ class _Search:
         """Walk a node; a refusal is remembered, for it is asked for again when no node fits."""
         if node_id in self._refusals:
             return self._refusals[node_id]
-        outcome = walk(self._fleet, node_id, self._steps)
+        self._walked += 1
+        if self._walked == _MANY:
+            self._judged = self._judge_all()
+        outcome = walk(self._fleet, node_id, self._steps, first=self._judged.get(node_id))
         if not isinstance(outcome, Fitted):
             self._refusals[node_id] = outcome
         return outcome
+
+    def _judge_all(self) -> dict[int, Judged]:
+        """Judge all candidates' cards for the first demand in one pass, since many walks seem to be needed."""
+        step = next(step for step in self._steps if step.asks)
+        cards = self._fleet.cards[step.asks[0].vendor.word]
+        return judge_each(cards.among(np.unique(self._ids).tolist()), step.asks[0], step.container.demands)
 
 
 class _Best:

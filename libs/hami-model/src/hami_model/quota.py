@@ -28,6 +28,13 @@ class Room(Struct, frozen=True, kw_only=True):
         """Say whether so much may be taken."""
         return (self.memory is None or memory <= self.memory) and (self.cores is None or cores <= self.cores)
 
+    def less(self, memory: int, cores: int) -> "Room":
+        """Return what is left when so much is taken."""
+        return Room(
+            memory=None if self.memory is None else self.memory - memory,
+            cores=None if self.cores is None else self.cores - cores,
+        )
+
 
 QuotaView = Mapping[str, Room]
 """The room of one namespace by vendor word; a vendor without limit is absent."""

@@ -55,13 +55,13 @@ def card_scores(rows: Rows, demands: Sequence[Demand], policies: PodPolicies) ->
     return np.where(known, full, np.float32(0))
 
 
-def walk_order(rows: Rows, scores: Scores, keys: Sequence[SortKey]) -> list[int]:
+def walk_order(rows: Rows, scores: Scores, keys: Sequence[SortKey], *, by_node: bool = False) -> list[int]:
     """Return positions of the rows, the preferred card first: a stable sort, walked from its end."""
     columns: dict[str, Ints | Scores] = {
         "score": scores, "numa": rows.numa, "index": rows.index, "used_slots": rows.used_slots,
     }  # fmt: skip
     chosen = [-columns[key.column] if key.descending else columns[key.column] for key in reversed(keys)]
-    order: list[int] = np.lexsort(chosen)[::-1].tolist()
+    order: list[int] = np.lexsort([*chosen, rows.node] if by_node else chosen)[::-1].tolist()
     return order
 
 

@@ -4,20 +4,20 @@ One rule: what runs at the same time is added up. An ordinary init container see
 before it, nothing else of the pod; containers see each other and all sidecars.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from msgspec import Struct, structs
 
 from hami_model.allocation import ContainerGrants, Grant
 from hami_model.checks import Ask
-from hami_model.columns import Rows
+from hami_model.columns import Ints, Rows
 from hami_model.fit import Refusal, Taken, fit
 from hami_model.fleet import Fleet
+from hami_model.judge import Judged, judge
 from hami_model.quota import Room
 from hami_model.reason import NODE_INSUFFICIENT
-from hami_model.request import ContainerDemand, Role
-from hami_model.score import card_scores
+from hami_model.request import ContainerDemand, Demand, Role
 
 
 class Step(Struct, frozen=True):
@@ -55,79 +55,77 @@ class Fitted(Struct, frozen=True):
         return tuple(tuple(g for g in c.grants if g.vendor == word) for c in self.containers)
 
 
-def walk(fleet: Fleet, node_id: int, steps: Sequence[Step]) -> Fitted | NodeRefusal:
-    """Place a pod on a node, container after container, or return the first refusal."""
-    benches = {ask.vendor.word: _Bench(fleet, node_id, ask) for step in steps for ask in step.asks}
+def walk(fleet: Fleet, node_id: int, steps: Sequence[Step], *, first: Judged | None = None) -> Fitted | NodeRefusal:
+    """Place a pod on a node, container after container, or return the first refusal.
+
+    ``first``: the node's cards as judged for the first demand, where that was done for many nodes at once.
+    """
+    benches: dict[str, _Bench] = {}
     containers: list[ContainerGrants] = []
     for step in steps:
-        grants = _serve(benches, step)
-        if not isinstance(grants, tuple):
-            return grants
+        taken: list[tuple[_Bench, Taken]] = []
+        for ask in step.asks:
+            bench = benches.get(ask.vendor.word)
+            if bench is None:
+                bench = benches[ask.vendor.word] = _Bench(fleet, node_id, ask)
+            outcome, first = bench.fit(ask, step.container.demands, first), None
+            if not isinstance(outcome, Taken):
+                return outcome
+            taken.append((bench, outcome))
+        for bench, cards in taken:
+            bench.book(cards, step.container.role)
+        grants = tuple(grant for _, cards in taken for grant in cards.grants)
         containers.append(ContainerGrants(name=step.container.name, role=step.container.role, grants=grants))
     return Fitted(tuple(containers))
-
-
-def _serve(benches: Mapping[str, "_Bench"], step: Step) -> tuple[Grant, ...] | NodeRefusal:
-    """Let one container take its cards; they are booked when all its demands are served."""
-    taken: list[tuple[_Bench, Taken]] = []
-    for ask in step.asks:
-        bench = benches[ask.vendor.word]
-        outcome = bench.fit(ask, step.container)
-        if not isinstance(outcome, Taken):
-            return outcome
-        taken.append((bench, outcome))
-    for bench, cards in taken:
-        bench.book(cards, step.container.role)
-    return tuple(grant for _, cards in taken for grant in cards.grants)
 
 
 class _Bench:
     """One vendor's cards of the node, with what this pod has taken of them so far."""
 
     def __init__(self, fleet: Fleet, node_id: int, ask: Ask) -> None:
-        self._rows: Rows = fleet.cards[ask.vendor.word].of(node_id).scratch()
+        self._rows: Rows = fleet.cards[ask.vendor.word].of(node_id)
         self._room = ask.room
-        self._running = np.zeros((2, len(self._rows)), dtype=np.int64)
-        """Memory and cores of sidecars and containers: those run beside each other."""
-        self._peak = self._running.copy()
-        """The most that an ordinary init container and the sidecars before it take."""
+        self._is_scratch = False
+        self._running: list[Taken] = []
+        """What sidecars and containers take: those run beside each other."""
+        self._starts: list[tuple[Taken, ...]] = []
+        """What each ordinary init container takes, together with the sidecars before it."""
 
-    def fit(self, ask: Ask, container: ContainerDemand) -> Taken | NodeRefusal:
+    def fit(self, ask: Ask, demands: Sequence[Demand], judged: Judged | None) -> Taken | NodeRefusal:
         """Take cards for one demand of a container."""
         if len(self._rows) < ask.demand.count:
             return TooFew(ask)
-        scores = card_scores(self._rows, container.demands, ask.policies)
-        return fit(self._rows, structs.replace(ask, room=self._room_left()), scores)
+        if self._room != Room():
+            ask = structs.replace(ask, room=self._room_left())
+        return fit(self._rows, ask, judged or judge(self._rows, ask, demands))
 
     def book(self, taken: Taken, role: Role) -> None:
         """Count what was taken, as far as it is there while the next container runs."""
-        positions = list(taken.positions)
         if role is Role.INIT:
-            own = self._running.copy()
-            _add(own, taken)
-            self._peak = np.maximum(self._peak, own)
+            self._starts.append((*self._running, taken))
             return
-        _add(self._running, taken)
-        for position, grant in zip(positions, taken.grants, strict=True):
+        self._running.append(taken)
+        if not self._is_scratch:
+            self._rows, self._is_scratch = self._rows.scratch(), True
+        for position, grant in zip(taken.positions, taken.grants, strict=True):
             self._rows.used_slots[position] += 1
             self._rows.used_memory[position] += grant.memory
             self._rows.used_cores[position] += grant.cores
 
     def _room_left(self) -> Room:
         """Return the quota's room after what the pod has; a smaller share of a card that it has paid for is free."""
-        room = self._room
-        if room == Room():
-            return room
-        paid = np.maximum(self._peak, self._running)
-        self._rows.paid_memory, self._rows.paid_cores = paid - self._running
-        memory, cores = (int(total) for total in paid.sum(axis=1))
-        return Room(
-            memory=None if room.memory is None else room.memory - memory,
-            cores=None if room.cores is None else room.cores - cores,
-        )
+        running, paid = self._sum(self._running), self._sum(self._running)
+        for start in self._starts:
+            paid = np.maximum(paid, self._sum(start))
+        self._rows.paid_memory, self._rows.paid_cores = paid - running
+        memory, cores = paid.sum(axis=1).tolist()
+        return self._room.less(memory, cores)
 
-
-def _add(share: "np.ndarray[tuple[int, int], np.dtype[np.int64]]", taken: Taken) -> None:
-    for position, grant in zip(taken.positions, taken.grants, strict=True):
-        share[0, position] += grant.memory
-        share[1, position] += grant.cores
+    def _sum(self, shares: Iterable[Taken]) -> Ints:
+        """Add up memory and cores by card."""
+        total: Ints = np.zeros((2, len(self._rows)), dtype=np.int64)
+        for taken in shares:
+            for position, grant in zip(taken.positions, taken.grants, strict=True):
+                total[0, position] += grant.memory
+                total[1, position] += grant.cores
+        return total
