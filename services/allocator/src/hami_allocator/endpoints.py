@@ -115,9 +115,7 @@ async def serve_reading(bus: Bus, answers: Answers) -> Handle:
 async def listen_to_heartbeats(bus: Bus, writer: Writer, agents: Agents) -> Handle:
     """Hear every agent, leading or not, and ask for inventories that we do not have."""
 
-    async def on_beat(subject: str, beat: Heartbeat) -> None:
-        if subjects.node_of(subject) != beat.node:
-            return
+    async def on_beat(_subject: str, beat: Heartbeat) -> None:
         if await writer.ask(lambda: agents.heartbeat(beat)):
             try:
                 await bus.publish(subjects.of_node(beat.node, "report"), ReportWanted(node=beat.node))

@@ -31,6 +31,7 @@ class Known(Struct):
     node: Node | None = None
     told: Inventory | None = None
     unhealthy: frozenset[str] = frozenset()
+    holding: frozenset[str] = frozenset()
     memory: Memory = Memory()
     handshakes: dict[str, Handshake] = {}
     claims: dict[str, Claim] = {}
@@ -76,6 +77,11 @@ class Nodes:
             return True
         return known.told is None or not known.told.identifies_pods
 
+    def is_held(self, name: str, uid: str) -> bool:
+        """Say whether a living agent says that the pod's containers still hold devices of its node."""
+        known = self._known.get(name)
+        return known is not None and uid in known.holding and self.heartbeats.is_alive(name)
+
     def devices(self, name: str) -> tuple[Device, ...]:
         """Return all cards of a node."""
         known = self._known.get(name)
@@ -116,6 +122,7 @@ class Nodes:
         was_alive = self.heartbeats.is_alive(beat.node)
         self.heartbeats.heard(beat.node)
         known.unhealthy = frozenset(beat.unhealthy)
+        known.holding = frozenset(beat.holding)
         return () if was_alive else self._judge(beat.node, known, now)
 
     def is_inventory_current(self, beat: Heartbeat) -> bool:

@@ -111,13 +111,14 @@ class Process:
             await asyncio.sleep(TICK)
             means.world.nodes.hearing.tick(means.clock.monotonic(), connected=means.bus.is_connected)
             await means.writer.ask(self.office.agents.tick)
+            await means.writer.ask(self.office.reconcile.tick)
 
     # Leading
 
     async def _stand(self, stop: asyncio.Event) -> None:
         """Stand for election whenever we can serve, lead when elected, until told to stop."""
-        stopped = asyncio.ensure_future(stop.wait())
-        campaign: list[asyncio.Future[None]] = []
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        campaign: list[asyncio.Future[Any]] = []
         try:
             while not stop.is_set():
                 await _first(stopped, self._wait_fit())

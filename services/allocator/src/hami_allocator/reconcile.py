@@ -11,6 +11,7 @@ from hami_kit.clock import Clock
 from hami_kit.kube.reflector import ChangeKind
 from hami_model.allocation import State
 from hami_model.catalog import Catalog
+from hami_model.life import Event, Released
 from hami_model.objects import Node, Pod, PodRef, ResourceQuota
 from hami_model.observe import Doubtful, Malformed, Notice, Unaccounted, gone, has_ended, missing, observe
 
@@ -20,6 +21,8 @@ from hami_allocator.world import World
 from hami_allocator.writer import Writer
 
 T = TypeVar("T")
+LINGER = 30.0
+"""Seconds for which the containers of a pod that ended are waited for."""
 PORTION = 100
 """Objects of a list that are taken at once."""
 
@@ -34,6 +37,7 @@ class Reconcile:
         self._clock = clock
         self._names = device_resources(world.catalog)
         self._quotas: set[tuple[str, str]] = set()
+        self._lingering: dict[str, tuple[float, Released]] = {}
         self.complaints: dict[str, Notice] = {}
         """Pods that are not accounted for as they say, by uid."""
         self.doubtful: list[PodRef] = []
@@ -71,7 +75,7 @@ class Reconcile:
     def _pod_gone(self, uid: str) -> None:
         self._world.unbound.pop(uid, None)
         self.complaints.pop(uid, None)
-        self._world.apply(*gone(self._world.ledger.entry(uid)).events)
+        self._apply(gone(self._world.ledger.entry(uid)).events)
 
     def _retain(self, pods: Sequence[Pod]) -> None:
         """Forget every pod that a list does not have."""
@@ -81,9 +85,27 @@ class Reconcile:
         for uid in [uid for uid in self.complaints if uid not in there]:
             del self.complaints[uid]
         sight = missing(self._world.ledger.entries, pods)
-        self._world.apply(*sight.events)
+        self._apply(sight.events)
         for notice in sight.notices:
             self._complain("", notice)
+
+    def _apply(self, events: Sequence[Event]) -> None:
+        """Apply events; the end of a deleted pod whose containers its agent still sees waits for them, for a while."""
+        for event in events:
+            entry = self._world.ledger.entry(event.uid)
+            if isinstance(event, Released) and entry is not None and self._world.nodes.is_held(entry.node, event.uid):
+                self._lingering.setdefault(event.uid, (self._clock.monotonic() + LINGER, event))
+            else:
+                self._world.apply(event)
+
+    def tick(self) -> None:
+        """End the pods whose containers are gone by now, or have been waited for long enough."""
+        now = self._clock.monotonic()
+        for uid, (deadline, event) in list(self._lingering.items()):
+            entry = self._world.ledger.entry(uid)
+            if entry is None or now >= deadline or not self._world.nodes.is_held(entry.node, uid):
+                del self._lingering[uid]
+                self._world.apply(event)
 
     def _complain(self, uid: str, notice: Notice) -> None:
         """Tell a complaint once, however often the watch shows the pod."""

@@ -210,6 +210,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat.v1"):
     agent: str
     digest: str
     unhealthy: list[str] = []
+    holding: list[str] = []
+    """Uids of pods whose containers still hold devices there: a pod that ended frees its devices when it is not named."""
 
 
 class PushAllocation(Struct, frozen=True, kw_only=True, tag="push_allocation.v1"):

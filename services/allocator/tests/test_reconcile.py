@@ -1,0 +1,168 @@
+"""From the watches to the books."""
+
+import asyncio
+from collections.abc import Sequence
+
+from hami_allocator.reconcile import Reconcile, asks_for_any, device_resources
+from hami_allocator.writer import Writer
+from hami_kit.kube.reflector import ChangeKind
+from hami_model.bus.messages import Done, Heartbeat, Inventory
+from hami_model.device import Device
+from hami_model.objects import Container, Pod, PodSpec, PodStatus, QuotaSpec, ResourceQuota, Resources
+from hami_model.objects import Meta as ObjectMeta
+from msgspec import structs
+
+from .conftest import Bench, a_node, a_pod
+
+CARD = Device(id="GPU-a", vendor="NVIDIA", slots=10, memory=8000, cores=100, model="NVIDIA A40", mode="hami-core")
+
+
+class Watching:
+    """Reconcile with its writer, letter by letter."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.writer = Writer()
+        self.reconcile = Reconcile(bench.world, self.writer, bench.agents, bench.clock)
+
+    async def settle(self) -> None:
+        running = asyncio.create_task(self.writer.run())
+        await self.writer.wait_caught_up()
+        running.cancel()
+
+    async def saw(self, *pods: Pod, kind: ChangeKind = ChangeKind.MODIFIED) -> None:
+        for pod in pods:
+            self.reconcile.pod_changed(kind, pod)
+        await self.settle()
+
+    async def listed(self, pods: Sequence[Pod]) -> None:
+        self.reconcile.pods_listed(pods, "7")
+        await self.settle()
+
+
+def bound(name: str, node: str = "node-1", *, card: str = "GPU-node-1-0", phase: str = "Running") -> Pod:
+    pod = a_pod(name)
+    notes = {"hami.io/vgpu-node": node, "hami.io/vgpu-devices-allocated": f"{card},NVIDIA,1000,0:;"}
+    return Pod(
+        metadata=structs.replace(pod.metadata, annotations=notes),
+        spec=structs.replace(pod.spec, node_name=node),
+        status=PodStatus(phase=phase),
+    )
+
+
+async def test_a_bound_pod_is_counted_and_its_end_frees_it(bench: Bench) -> None:
+    """By phase or by deletion."""
+    watching = Watching(bench)
+    await watching.saw(bound("p"), bound("q"))
+    both = bench.used("node-1")
+    await watching.saw(bound("p", phase="Failed"))
+    await watching.saw(bound("q"), kind=ChangeKind.DELETED)
+
+    assert (2000, 0) == (both, bench.used("node-1"))
+
+
+async def test_a_list_replaces_what_the_watch_said(bench: Bench) -> None:
+    """A pod that the list lacks is gone; long lists are taken in portions."""
+    watching = Watching(bench)
+    await watching.saw(bound("old"), a_pod("waiting"))
+    await watching.listed([bound(f"p{i}") for i in range(8)])
+
+    assert 8000 == bench.used("node-1")
+    assert {} == bench.world.unbound
+
+
+async def test_a_complaint_is_told_once_however_often_the_watch_shows_the_pod(bench: Bench) -> None:
+    """And again only when it changes."""
+    watching = Watching(bench)
+    broken = bound("p", card="nonsense,x")
+    await watching.saw(broken, broken, broken)
+    await watching.saw(structs.replace(broken, status=PodStatus(phase="Succeeded")))
+
+    assert 1 == bench.duty.kinds.count("malformed")
+    assert {} == watching.reconcile.complaints
+
+
+async def test_a_pod_without_devices_leaves_no_trace(bench: Bench) -> None:
+    """Most pods of a cluster are none of our business."""
+    watching = Watching(bench)
+    await watching.saw(a_pod("web", gpu=0))
+
+    assert {} == bench.world.unbound
+    assert () == bench.world.ledger.entries
+
+
+async def test_devices_are_free_when_the_containers_are_gone(bench: Bench) -> None:
+    """A force-deleted pod's containers run on for a while: its agent still names it."""
+    watching = Watching(bench)
+    bench.see(a_node("agent-1", annotations={}))
+    told = Inventory(node="agent-1", agent="a", digest="d", vendors=["NVIDIA"], devices=[CARD])
+    assert Done() == bench.agents.inventory(told)
+    pod = bound("p", "agent-1", card="GPU-a")
+    await watching.saw(pod)
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d", holding=["uid-p"]))
+    await watching.saw(pod, kind=ChangeKind.DELETED)
+    watching.reconcile.tick()
+    held = bench.used("agent-1")
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d"))
+    watching.reconcile.tick()
+
+    assert (1000, 0) == (held, bench.used("agent-1"))
+
+
+async def test_containers_that_never_seem_to_go_are_waited_for_thirty_seconds(bench: Bench) -> None:
+    """The agent's own fence has the last word after that."""
+    watching = Watching(bench)
+    bench.see(a_node("agent-1", annotations={}))
+    bench.agents.inventory(Inventory(node="agent-1", agent="a", digest="d", vendors=["NVIDIA"], devices=[CARD]))
+    pod = bound("p", "agent-1", card="GPU-a")
+    await watching.saw(pod)
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d", holding=["uid-p"]))
+    await watching.saw(pod, kind=ChangeKind.DELETED)
+    bench.clock.seconds += 30
+    watching.reconcile.tick()
+
+    assert 0 == bench.used("agent-1")
+
+
+async def test_the_lowest_of_several_quotas_holds_until_it_is_deleted(bench: Bench) -> None:
+    """Each object is kept by name."""
+    watching = Watching(bench)
+    high, low = a_quota("high", 4000), a_quota("low", 2000)
+    watching.reconcile.quotas_listed([high, low], "7")
+    await watching.settle()
+    lowest = bench.world.quotas.limit("team-a", "nvidia.com/gpumem")
+    watching.reconcile.quota_changed(ChangeKind.DELETED, low)
+    await watching.settle()
+    left = bench.world.quotas.limit("team-a", "nvidia.com/gpumem")
+    watching.reconcile.quotas_listed([], "8")
+    await watching.settle()
+
+    assert (2000, 4000, None) == (lowest, left, bench.world.quotas.limit("team-a", "nvidia.com/gpumem"))
+
+
+async def test_a_deleted_node_offers_nothing(bench: Bench) -> None:
+    """And comes back with its cards."""
+    watching = Watching(bench)
+    watching.reconcile.nodes_listed([a_node("node-2")], "7")
+    await watching.settle()
+    without = bench.world.fleet.nodes
+    watching.reconcile.node_changed(ChangeKind.ADDED, a_node("node-1"))
+    await watching.settle()
+    watching.reconcile.node_changed(ChangeKind.DELETED, a_node("node-2"))
+    await watching.settle()
+
+    assert (("node-2",), ("node-1",)) == (without, bench.world.fleet.nodes)
+
+
+def a_quota(name: str, mem: int) -> ResourceQuota:
+    hard: dict[str, str | int | float] = {"limits.nvidia.com/gpumem": str(mem)}
+    return ResourceQuota(metadata=ObjectMeta(name=name, namespace="team-a"), spec=QuotaSpec(hard=hard))
+
+
+def test_a_pod_asks_by_limits_or_requests_of_any_container(bench: Bench) -> None:
+    """Cheap enough to be asked of every pod of the cluster."""
+    names = device_resources(bench.world.catalog)
+    asked = Pod(spec=PodSpec(init_containers=[Container(resources=Resources(requests={"huawei.com/Ascend310P": "1"}))]))
+
+    assert asks_for_any(asked, names)
+    assert not asks_for_any(a_pod("web", gpu=0), names)
