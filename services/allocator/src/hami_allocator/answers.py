@@ -33,7 +33,7 @@ from hami_model.explain import explain
 from hami_model.fleet import Fleet
 from hami_model.life import Entry
 from hami_model.objects import Node, Pod, PodRef
-from hami_model.place import Placement, place
+from hami_model.place import Placement, place, why_not
 from hami_model.policies import for_pod
 from hami_model.quota import QuotaView
 from hami_model.request import asks_for_devices
@@ -132,12 +132,12 @@ class Answers:
             fleet = self._fleet_of(question.nodes)
             names = [node.metadata.name for node in question.nodes]
             outcome = place(fleet, question.pod, demand, names, policies=policies, quota=quota)
+            reasons = why_not(fleet, question.pod, demand, names, policies=policies, quota=quota)
         except DomainError as error:
             return Refused(error=str(error))
-        if isinstance(outcome, Placement):
-            return Simulated(node=outcome.node)
-        failed = {names[position]: text for text, positions in outcome.reasons.items() for position in positions}
-        return Simulated(node=None, failed=failed)
+        # HAMi compat: the nodes that refuse are named beside the one that takes the pod.
+        failed = {names[position]: text for text, positions in reasons.items() for position in positions}
+        return Simulated(node=outcome.node if isinstance(outcome, Placement) else None, failed=failed)
 
     def _fleet_of(self, nodes: Sequence[Node]) -> Fleet:
         """Return a fleet of these nodes alone; one whose registration cannot be read has no cards."""
