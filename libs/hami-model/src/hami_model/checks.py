@@ -161,7 +161,7 @@ def computing_left(rows: Rows, ask: Ask) -> Mask | None:
     if ask.cores:
         return None
     total = ask.total_cores(rows)
-    fits: Mask = np.asarray(total == 0) | (rows.used_cores != total)
+    fits: Mask = np.asarray(total == 0) | (rows.used_cores < total)
     return fits
 
 

@@ -160,7 +160,7 @@ def later_reason(
         return Reason.INSUFFICIENT_CORES
     if device.cores == 100 and cores == 100 and used.slots > 0:
         return Reason.EXCLUSIVE_CONFLICT
-    if cores == 0 and device.cores != 0 and used.cores == device.cores:
+    if cores == 0 and device.cores != 0 and used.cores >= device.cores:
         return Reason.COMPUTE_EXHAUSTED
     return None
 
