@@ -1,0 +1,124 @@
+"""NATS goes and comes back: everything that listened listens again, and who must know learns in time."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from hami_kit.bus import Bus, BusSettings, Endpoint, connect
+from hami_kit.errors import BoundaryError
+from hami_kit.telemetry import Telemetry
+from hami_model.bus import subjects
+from hami_model.bus.messages import BindAnswer, BindPod, Done, Leading
+from hami_model.objects import PodRef
+from hami_testkit.nats import NatsServer, nats_running
+
+from .certificates import a_certificate
+from .conftest import DEADLINE, a_bus, until
+from .nats_trust import a_trust
+
+A_BIND = BindPod(pod=PodRef("default", "p0", "uid-0"), node="node-a")
+LEADING = Leading(term="t", identity="i")
+
+
+async def done(_message: BindPod) -> Done:
+    return Done()
+
+
+async def is_answered(bus: Bus) -> bool:
+    try:
+        return Done() == await bus.request(subjects.BIND, A_BIND, BindAnswer, timeout=1)
+    except BoundaryError:
+        return False
+
+
+class Ear:
+    """Counts what it hears."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def hear(self, _subject: str, _message: Leading) -> None:
+        self.count += 1
+
+
+async def test_after_a_restart_of_nats_everything_listens_again(nats: NatsServer, bus: Bus) -> None:
+    """Endpoints answer and subscriptions hear, once each, without anybody doing anything."""
+    ear = Ear()
+    await bus.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, done)])
+    await bus.subscribe(subjects.LEADER, Leading, ear.hear)
+
+    await nats.stop()
+    await until(lambda: not bus.is_connected)
+    await nats.start()
+    await until(lambda: is_answered(bus))
+    await bus.publish(subjects.LEADER, LEADING)
+    await until(lambda: ear.count > 0)
+    assert await is_answered(bus)
+
+    assert 1 == ear.count
+    assert bus.statistics().reconnects >= 1
+
+
+async def test_who_listens_before_nats_is_there_is_heard_of_later() -> None:
+    """A service may start first: its endpoints come up with the first connection."""
+    async with nats_running() as server:
+        await server.stop()
+        async with a_bus(server.url) as bus:
+            await bus.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, done)])
+            await server.start()
+            await until(lambda: is_answered(bus))
+
+
+async def test_a_connection_that_the_server_closes_for_good_is_made_anew() -> None:
+    """Some errors end nats-py's own efforts, such as a server that takes no more connections; ours go on."""
+    async with nats_running(more="max_connections: 1") as server, AsyncExitStack() as stack:
+        first = AsyncExitStack()
+        taker = await first.enter_async_context(a_bus(server.url))
+        await taker.wait_connected()
+        second = await stack.enter_async_context(a_bus(server.url))
+        await second.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, done)])
+        assert not await is_answered(second)
+        await first.aclose()
+        await until(lambda: is_answered(second))
+
+
+async def test_silence_is_noticed_in_time(nats: NatsServer, bus: Bus) -> None:
+    """A server that hangs with open connections counts as lost after the seconds that the leader allows."""
+    nats.freeze()
+    began = time.monotonic()
+    async with asyncio.timeout(DEADLINE):
+        await bus.wait_disconnected(1.0)
+
+    assert 0.5 < time.monotonic() - began < 5
+    nats.thaw()
+    await until(lambda: bus.is_connected)
+
+
+async def test_a_live_connection_is_never_taken_for_lost(bus: Bus) -> None:
+    """Pongs count as a sign of life, also while nobody says anything."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.5):
+            await bus.wait_disconnected(0.9)
+
+
+async def test_a_server_that_does_not_know_us_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names the trouble, and the service goes on trying."""
+    async with nats_running(more="authorization { token: secret }") as server:
+        async with connect(BusSettings(url=server.url, reconnect_wait=0.05), name="t", telemetry=Telemetry()):
+            await until(lambda: "Authorization Violation" in caplog.text)
+        async with a_bus(server.url.replace("nats://", "nats://secret@")) as bus, asyncio.timeout(DEADLINE):
+            await bus.wait_connected()
+
+
+async def test_credentials_open_an_account_and_a_ca_the_connection(tmp_path: Path) -> None:
+    """HAMI_NATS_CREDS and HAMI_NATS_CA: a server that asks for both takes us, and nobody without them."""
+    trust, chain = a_trust(tmp_path), a_certificate(tmp_path, "nats")
+    tls = f'tls {{ cert_file: "{chain.cert}", key_file: "{chain.key}" }}'
+    async with nats_running(jetstream=False, more=f"{trust.config}\n{tls}") as server:
+        async with a_bus(server.url, creds=trust.creds, ca=chain.ca) as bus, asyncio.timeout(DEADLINE):
+            await bus.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, done)])
+            await until(lambda: is_answered(bus))
+        async with a_bus(server.url, ca=chain.ca) as stranger:
+            assert not await is_answered(stranger)
