@@ -5,7 +5,7 @@ One rule: a story waits for what it wants to see, with a deadline; it never slee
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from hami_allocator.bootstrap import running
 from hami_allocator.process import Process
 from hami_allocator.settings import AllocatorSettings
 from hami_kit.bus import Bus, BusSettings, connect
+from hami_kit.kube import Kube
 from hami_kit.settings import Address
 from hami_kit.telemetry import Telemetry
 from hami_model.annotations import encode_register
@@ -31,8 +32,8 @@ from hami_model.device import Device
 from hami_model.life import Entry
 from hami_model.objects import Pod, PodRef
 from hami_testkit.cluster import Standin
-from hami_testkit.cluster.resources import NODES, PODS, QUOTAS
-from hami_testkit.processes import BIN, Spec, free_port, processes
+from hami_testkit.cluster.resources import LEASES, NODES, PODS, QUOTAS
+from hami_testkit.nats import NatsServer, nats_running
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -79,7 +80,7 @@ def a_pod(name: str, *, gpu: int = 1, mem: int | str = 1000, **annotations: str)
 class Bench:
     """The cluster, the bus, and whoever runs on them."""
 
-    def __init__(self, cluster: Standin, bus: Bus, nats: str, folder: Path) -> None:
+    def __init__(self, cluster: Standin, bus: Bus, nats: NatsServer, folder: Path) -> None:
         self.cluster = cluster
         self.bus = bus
         self.nats = nats
@@ -91,7 +92,7 @@ class Bench:
     async def allocator(self, *, leads: bool = True, **settings: Any) -> AsyncIterator[Process]:
         """Run an allocator; return when it leads, unless it is to follow."""
         given = AllocatorSettings(
-            nats_url=self.nats,
+            nats_url=self.nats.url,
             kubeconfig=str(self._kubeconfig),
             health_listen=Address("127.0.0.1", 0),
             **settings,
@@ -99,6 +100,20 @@ class Bench:
         async with running(given, asyncio.Event()) as process:
             await until(lambda: process.leads if leads else process.views.synced)
             yield process
+
+    async def hand_over(self, first: Process, second: Process) -> None:
+        """Have the second lead instead of the first, which finds the Lease taken."""
+
+        def change(lease: Json) -> Json:
+            return {**lease, "spec": {**lease["spec"], "holderIdentity": second.election.identity}}
+
+        self.cluster.registry.patch(LEASES, ("kube-system", "hami-allocator"), change, status=False, dry_run=False)
+        await first.election.release()
+        await until(lambda: second.leads)
+
+    def kube(self) -> AbstractAsyncContextManager[Kube]:
+        """Talk to the API server as somebody else."""
+        return Kube.connect(str(self._kubeconfig))
 
     # The cluster
 
@@ -211,24 +226,12 @@ async def page(process: Process, path: str) -> httpx.Response:
 
 
 @asynccontextmanager
-async def nats_server(folder: Path) -> AsyncIterator[str]:
-    """Run a NATS server with JetStream for the length of a block."""
-    port, config = free_port(), folder / "nats.conf"
-    config.write_text(
-        f'listen: "127.0.0.1:{port}"\nmax_payload: 8388608\njetstream {{ store_dir: "{folder}/jetstream" }}\n'
-    )
-    async with processes(folder) as started:
-        await started.start(Spec(name="nats", command=[str(BIN / "nats-server"), "-c", str(config)]))
-        yield f"nats://127.0.0.1:{port}"
-
-
-@asynccontextmanager
 async def a_bench(folder: Path, nodes: Sequence[Json]) -> AsyncIterator[Bench]:
     """Run the cluster and the bus for the length of a block."""
     async with (
-        nats_server(folder) as nats,
+        nats_running() as nats,
         Standin.start(nodes=nodes) as cluster,
-        connect(BusSettings(url=nats), name="test", telemetry=Telemetry()) as bus,
+        connect(BusSettings(url=nats.url), name="test", telemetry=Telemetry()) as bus,
     ):
         await bus.wait_connected()
         yield Bench(cluster, bus, nats, folder)
