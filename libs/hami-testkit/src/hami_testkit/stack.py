@@ -6,7 +6,10 @@ One rule: services are started by the console commands and the environment that 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import yaml
+from hami_model import config, vendors
 from msgspec import Struct, structs
 
 from hami_testkit.processes import BIN, Processes, Running, Spec, free_port, processes
@@ -77,7 +80,6 @@ class Stack:
         await running.wait_ready(READY_DEADLINE)
         return running
 
-
     async def restart_services(self, environment: Mapping[str, str]) -> None:
         """Stop webhook, extender and allocator, and start them with other settings at the same addresses."""
         self.plan = structs.replace(self.plan, environment=environment)
@@ -122,9 +124,9 @@ def _addresses(plan: Plan) -> Addresses:
 
 def _ground(plan: Plan, at: Addresses) -> list[Spec]:
     """Return what everything else stands on: NATS, the cluster, the trace sink."""
-    config = plan.folder / "nats.conf"
-    config.write_text(NATS_CONFIG.format(port=_port(at.nats), folder=plan.folder))
-    specs = [Spec(name="nats", command=[str(BIN / "nats-server"), "-c", str(config)])]
+    file = plan.folder / "nats.conf"
+    file.write_text(NATS_CONFIG.format(port=_port(at.nats), folder=plan.folder))
+    specs = [Spec(name="nats", command=[str(BIN / "nats-server"), "-c", str(file)])]
     if plan.traces:
         command = [str(BIN / "python"), "-m", "hami_testkit.tracesink", "--listen", _listen(at.traces)]
         specs.append(Spec(name="traces", command=command, ready_url=f"{at.traces}/api/traces"))
@@ -138,9 +140,33 @@ def _standin(plan: Plan, at: Addresses) -> Spec:
     if plan.nodes is not None:
         command += ["--nodes", str(plan.nodes)]
     if plan.schedules:
-        command += ["--scheduler", "--webhook", f"{at.webhook}/webhook", "--extender", at.extender]
+        file = plan.folder / "scheduler.yaml"
+        file.write_text(yaml.safe_dump(scheduler_config(at.extender)))
+        command += ["--scheduler-config", str(file), "--webhook", f"{at.webhook}/webhook"]
         command += ["--kubelets", "--kubelet-root", str(plan.folder / "k")]
     return Spec(name="standin", command=command, ready_url=f"{at.api}/readyz")
+
+
+def scheduler_config(extender: str) -> dict[str, Any]:
+    """Return kube-scheduler's configuration: our extender is asked about every resource of every vendor."""
+    catalog = vendors.build(config.DEFAULTS, ascend=True, iluvatar=True)
+    names = {n for v in catalog.vendors for n in structs.astuple(v.resources) if isinstance(n, str) and n}
+    return {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "profiles": [{"schedulerName": "hami-scheduler"}],
+        "extenders": [
+            {
+                "urlPrefix": extender,
+                "filterVerb": "filter",
+                "bindVerb": "bind",
+                "weight": 1,
+                "httpTimeout": "30s",
+                "nodeCacheCapable": True,
+                "managedResources": [{"name": name, "ignoredByScheduler": True} for name in sorted(names)],
+            }
+        ],
+    }
 
 
 def _services(plan: Plan, at: Addresses) -> list[Spec]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from hami_model.objects import Node, Pod, PodRef
 
-from hami_kit.errors import KubeError
+from hami_kit.errors import KubeConflict, KubeError, KubeInvalid
 from hami_kit.kube import transport
 from hami_kit.kube.transport import Transport
 from hami_kit.kube.wire import MERGE_PATCH, Lease, Listed, Page
@@ -109,7 +109,13 @@ class Kube:
         """Set or remove (None) annotations and labels of exactly this pod; a namesake raises ``KubeConflict``."""
         meta = _meta(annotations, labels, resource_version) | {"uid": pod.uid}
         path = _pod_path(pod.namespace, pod.name)
-        answer = await self.transport.call("PATCH", path, body={"metadata": meta}, content=MERGE_PATCH)
+        try:
+            answer = await self.transport.call("PATCH", path, body={"metadata": meta}, content=MERGE_PATCH)
+        except KubeInvalid as e:
+            if "metadata.uid" not in str(e):
+                raise
+            # the API server takes another uid for an attempt to change it: what was meant is that pod and no namesake
+            raise KubeConflict(f"pod {pod} is another one by now: {e}", status=409, reason="Conflict") from e
         return _decode(_POD.decode, answer, str(pod))
 
     async def patch_node(
