@@ -29,13 +29,13 @@ from hami_allocator.agents import Agents
 from hami_allocator.announcer import Announcer
 from hami_allocator.answers import Answers
 from hami_allocator.desk import Desk
-from hami_allocator.effects import Means
 from hami_allocator.facts import Fact
 from hami_allocator.fence import Term
 from hami_allocator.fleet_metrics import FleetPage, OwnMetrics
 from hami_allocator.leading import Office
 from hami_allocator.liveness import Hearing
 from hami_allocator.lock_keeper import LockKeeper
+from hami_allocator.means import Means
 from hami_allocator.node_locks import NodeLocks
 from hami_allocator.nodes import Nodes
 from hami_allocator.process import Process, Views

@@ -15,7 +15,7 @@ from hami_model.life import Entry
 from hami_model.objects import Pod
 from msgspec import Struct
 
-from hami_allocator.effects import Means
+from hami_allocator.means import Means
 
 ATTEMPTS = 6
 _LABEL = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")

@@ -6,13 +6,9 @@ every change to the books goes back to the writer as a letter.
 
 import asyncio
 from itertools import count
-from typing import Protocol
 
-from hami_kit.bus import Bus
-from hami_kit.clock import Clock
 from hami_kit.errors import BoundaryError, KubeConflict, KubeError, KubeNotFound, KubeUnavailable
-from hami_kit.kube import Kube
-from hami_kit.telemetry import Telemetry, traceparent
+from hami_kit.telemetry import traceparent
 from hami_model.allocation import Allocation, State
 from hami_model.annotations import allocation_annotations, check_size
 from hami_model.binding import StillUnknown, settle
@@ -22,47 +18,14 @@ from hami_model.demands import pod_demand
 from hami_model.errors import HamiError
 from hami_model.life import Bound, Entry, Released
 from hami_model.objects import Pod, PodRef
-from msgspec import Struct
 
-from hami_allocator.desk import Desk, Granted, Plain, Unknown
+from hami_allocator.desk import Granted, Plain, Unknown
 from hami_allocator.facts import PodNews
-from hami_allocator.fence import TERM_KEY, Term
-from hami_allocator.lock_keeper import LockKeeper
-from hami_allocator.retry import Backoff
-from hami_allocator.world import World
-from hami_allocator.writer import Writer
+from hami_allocator.fence import TERM_KEY
+from hami_allocator.means import Deposed, Means
 
 LOCK_RESERVE = 6.0
 """Seconds of the bind's time that waiting for a node lock leaves to the Binding itself."""
-
-
-class Lease(Protocol):
-    """Whether we lead, at this instant."""
-
-    def is_valid(self) -> bool:
-        """Say whether the Lease is ours by CLOCK_BOOTTIME."""
-        ...
-
-
-class Deposed(HamiError):
-    """Another allocator leads: nothing may be written any more."""
-
-
-class Means(Struct, frozen=True, kw_only=True):
-    """What binds and confirmations work with."""
-
-    world: World
-    writer: Writer
-    desk: Desk
-    kube: Kube
-    bus: Bus
-    locks: LockKeeper
-    lease: Lease
-    term: Term
-    clock: Clock
-    telemetry: Telemetry
-    backoff: Backoff = Backoff()
-    bind_timeout: float = 28.0
 
 
 class Binder:

@@ -32,8 +32,9 @@ from hami_model.objects import PodRef
 
 from hami_allocator.agents import Agents
 from hami_allocator.answers import Answers
-from hami_allocator.effects import Binder, Means
+from hami_allocator.effects import Binder
 from hami_allocator.mailbox import Urgency
+from hami_allocator.means import Means
 from hami_allocator.registrar import Registrar
 from hami_allocator.writer import Writer
 

@@ -37,6 +37,8 @@ from hami_allocator.world import World
 from hami_allocator.writer import Writer
 
 KEPT = 15.0
+UNCONFIRMED_AFTER = 300.0
+"""Seconds after which a bound pod that nobody has served is worth an event and counts here."""
 MIG_KEY = "hami.io/vgpu-mig-allocations"
 
 
@@ -84,8 +86,17 @@ class FleetPage:
             *_mig(uses, copy.entries, legacy=self._legacy),
             *quota_samples(quota_uses(copy.quotas, vendors), legacy=self._legacy),
             *container_samples(bookings, legacy=self._legacy),
+            *own_samples(copy, self._clock.monotonic()),
         )
         return build_info() + page(samples)
+
+
+def own_samples(copy: Copy, now: float) -> Iterator[Sample]:
+    """Return what HAMi does not count: allocations whose card is not there, and pods that nobody has served."""
+    drifting = sum(len(copy.fleet.drift(node)) for node in {entry.node for entry in copy.entries})
+    waiting = (e for e in copy.entries if e.state is State.BOUND and now - e.since >= UNCONFIRMED_AFTER)
+    yield Sample("hami_allocator_drifting_devices", (), drifting)
+    yield Sample("hami_allocator_unconfirmed_pods", (), sum(1 for _ in waiting))
 
 
 def quota_uses(quotas: Quotas, vendors: Iterable[Vendor]) -> tuple[QuotaUse, ...]:

@@ -20,12 +20,10 @@ from hami_model.life import (
 
 from hami_allocator.announcer import Announcer
 from hami_allocator.confirm import Confirmer
-from hami_allocator.effects import Means
 from hami_allocator.facts import Fact, PodNews
+from hami_allocator.fleet_metrics import UNCONFIRMED_AFTER
+from hami_allocator.means import Means
 from hami_allocator.registrar import Registrar
-
-UNCONFIRMED_AFTER = 300.0
-"""Seconds after which a bound pod that nobody has served is worth an event."""
 
 
 class Leader:

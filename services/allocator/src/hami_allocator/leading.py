@@ -17,10 +17,11 @@ from msgspec import Struct
 
 from hami_allocator.agents import Agents
 from hami_allocator.announcer import Announcer
-from hami_allocator.effects import Binder, Means
+from hami_allocator.effects import Binder
 from hami_allocator.endpoints import SERVICE, LeaderEndpoints
 from hami_allocator.fleet_metrics import OwnMetrics
 from hami_allocator.leader import Leader
+from hami_allocator.means import Means
 from hami_allocator.reconcile import Reconcile
 from hami_allocator.takeover import Takeover
 from hami_allocator.world import OffDuty

@@ -10,7 +10,7 @@ from hami_model.annotations import encode_links, encode_register
 from hami_model.catalog import Catalog
 from msgspec import structs
 
-from hami_allocator.effects import Means
+from hami_allocator.means import Means
 from hami_allocator.nodes import Known
 from hami_allocator.registration import AGENT_KEY, Source, agent_words, written
 
