@@ -70,16 +70,24 @@ class Kube:
     async def list_raw(self, path: str, query: Mapping[str, str]) -> Listed[msgspec.Raw]:
         """List any resource, all pages; a page token that grew too old raises ``KubeGone``."""
         items: list[msgspec.Raw] = []
+        version = ""
+        async for page in self.pages(path, query):
+            items += page.items
+            version = page.resource_version
+        return Listed(items, version)
+
+    async def pages(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Listed[msgspec.Raw]]:
+        """List any resource page by page, all of one resourceVersion; raise ``KubeGone`` where that grew too old."""
         token = version = ""
         while True:
             asked = {**query, "limit": str(PAGE), **({"continue": token} if token else {})}
             page = _decode(
                 _PAGE.decode, await self.transport.call("GET", path, query=asked, timeout=LIST_TIMEOUT), path
             )
-            items += page.items or []
             version, token = page.metadata.resource_version or version, page.metadata.continue_
+            yield Listed(page.items or [], version)
             if not token:
-                return Listed(items, version)
+                return
 
     # Writing
 

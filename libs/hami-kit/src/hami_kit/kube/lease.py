@@ -22,10 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class Terms(Struct, frozen=True, kw_only=True):
-    """How long a Lease lasts and how often it is renewed or looked at, in seconds."""
+    """How long a Lease lasts and how often it is renewed or looked at, in seconds.
 
-    duration: float = 15.0
+    Somebody else leads at most ``duration + look_every`` after the holder's last renewal: less than 15 s.
+    """
+
+    duration: float = 12.0
     renew_every: float = 2.0
+    look_every: float = 1.0
     margin: float = 3.0
     """The holder gives up so much earlier than others may take over."""
 
@@ -63,7 +67,8 @@ class Election:
             except KubeError as e:
                 log.warning("the Lease %s cannot be renewed: %s", self._name, e)
             await self._tell()
-            await asyncio.sleep(self._terms.renew_every * random.uniform(0.9, 1.1))  # noqa: S311 - spreads renewals
+            every = self._terms.renew_every if self.is_valid() else self._terms.look_every
+            await asyncio.sleep(every * random.uniform(0.8, 1.0))  # noqa: S311 - spreads calls, keeps no secret
 
     async def watch_expiry(self) -> None:
         """Tell at once when the Lease runs out, also while a renewal hangs; runs beside ``run``."""
@@ -86,15 +91,22 @@ class Election:
         self._standing = False
         held, self._valid_until = self.is_valid(), float("-inf")
         await self._tell()
-        if not held:
+        if held:
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        """Empty the Lease; a renewal of ours that was on its way may come between, hence more than one try."""
+        for _ in range(3):
+            try:
+                lease = await self._kube.get_lease(self._namespace, self._name)
+                if lease.spec.holder_identity == self.identity:
+                    empty = structs.replace(lease.spec, holder_identity="", renew_time=_now(self._clock))
+                    await self._kube.replace_lease(structs.replace(lease, spec=empty))
+            except KubeConflict:
+                continue
+            except KubeError as e:
+                log.warning("the Lease %s could not be given back, it expires by itself: %s", self._name, e)
             return
-        try:
-            lease = await self._kube.get_lease(self._namespace, self._name)
-            if lease.spec.holder_identity == self.identity:
-                empty = structs.replace(lease.spec, holder_identity="", renew_time=_now(self._clock))
-                await self._kube.replace_lease(structs.replace(lease, spec=empty))
-        except KubeError as e:
-            log.warning("the Lease %s could not be given back, it expires by itself: %s", self._name, e)
 
     def stand(self) -> None:
         """Take part again after ``release``."""
@@ -122,6 +134,8 @@ class Election:
 
     def _observe(self, lease: Lease) -> None:
         self.holder = lease.spec.holder_identity or ""
+        if self.holder != self.identity:
+            self._valid_until = float("-inf")  # taken from us, whatever our clock says
         seen = (self.holder, lease.spec.renew_time or "")
         if seen != self._observed:
             self._observed, self._observed_at = seen, self._clock.monotonic()

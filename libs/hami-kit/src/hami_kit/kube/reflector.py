@@ -7,17 +7,17 @@ wrong on the way (a dropped connection, 410, an answer that never comes) is mend
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 from hami_model.objects import Meta
 from msgspec import Struct, field
 
-from hami_kit.errors import KubeError, KubeGone
+from hami_kit.errors import KubeError, KubeGone, KubeUnavailable
 from hami_kit.kube.client import Kube
-from hami_kit.kube.wire import WatchLine
+from hami_kit.kube.wire import WatchLine, refusal_of
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ SILENCE = 120.0
 """Seconds without a line, bookmarks among them, after which a watch is taken for dead."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
-"""Seconds before the next attempt; doubled each time, and jittered."""
+"""Seconds before the next attempt after one in vain; doubled each time, and jittered."""
 
 log = logging.getLogger(__name__)
 
@@ -76,60 +76,91 @@ class Reflector(Generic[T]):
         self._on_change = on_change
         self._on_malformed = on_malformed
         self._silence = silence
-        self._moved = asyncio.Condition()
-        self._relist = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
+        self._relist = True
+        self._heard = False
         self.resource_version = ""
         self.synced = False
         """Whether a first list has been told."""
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        failures = 0
+        in_vain = 0
         while True:
+            self._heard, asked = False, 0.0
             try:
-                if not self.resource_version or self._relist.is_set():
-                    self._relist.clear()
-                    await self._list()
-                    failures = 0
-                await self._watch()
-                failures = 0
+                await self._follow()
             except KubeGone:
-                self.resource_version = ""
+                self._relist = True
             except KubeError as e:
                 log.warning("the watch of %s is interrupted: %s", self._path, e)
-                await asyncio.sleep(pause(failures))
-                failures += 1
+                asked = e.retry_after or 0.0
+            in_vain = 0 if self._heard else in_vain + 1
+            if in_vain and not (self._relist and in_vain == 1):
+                await asyncio.sleep(max(asked, pause(in_vain - 1)))
 
     def relist(self) -> None:
         """Ask for a new list instead of going on with the watch."""
-        self._relist.set()
+        self._relist = True
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def wait_synced(self) -> None:
         """Return once a first list has been told."""
-        async with self._moved:
-            await self._moved.wait_for(lambda: self.synced)
+        await self._wait_for(lambda: self.synced)
 
     async def wait_passed(self, version: str) -> None:
         """Return once everything up to this resourceVersion has been told; a quiet watch is made to list again."""
         wanted = int(version)
-        if self._has_passed(wanted):
-            return
-        self.relist()
-        async with self._moved:
-            await self._moved.wait_for(lambda: self._has_passed(wanted))
+        if not self._has_passed(wanted):
+            self.relist()
+            await self._wait_for(lambda: self._has_passed(wanted))
 
     def _has_passed(self, wanted: int) -> bool:
         return self.synced and self.resource_version.isdigit() and int(self.resource_version) >= wanted
 
+    async def _wait_for(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _follow(self) -> None:
+        """List where that is due, then follow one watch to its end; the deadline moves on with each sign of life."""
+        try:
+            async with asyncio.timeout(self._silence) as self._patience:
+                if self._relist:
+                    await self._list_anew()
+                await self._watch()
+        except TimeoutError:
+            if not self._relist:
+                # no warning: a resource that never changed gets no bookmarks either
+                log.info("the watch of %s was silent for %g s: opening another", self._path, self._silence)
+        finally:
+            self._patience = None
+
+    async def _list_anew(self) -> None:
+        """List; one that fails, or is asked for again meanwhile, is still due."""
+        self._relist, done = False, False
+        try:
+            await self._list()
+            done = True
+        finally:
+            self._relist = self._relist or not done
+
     async def _list(self) -> None:
-        listed = await self._kube.list_raw(self._path, self._query)
-        objects = [found for raw in listed.items if (found := self._read(raw)) is not None]
-        self._on_list(objects, listed.resource_version)
+        """Tell a whole list; each page is decoded as it comes, so that a big one holds up nobody for long."""
+        objects: list[T] = []
+        version = ""
+        async for page in self._kube.pages(self._path, self._query):
+            self._be_patient()
+            objects += [found for raw in page.items if (found := self._read(raw)) is not None]
+            version = page.resource_version
+        self._on_list(objects, version)
         self.synced = True
-        await self._move_to(listed.resource_version)
+        self._move_to(version)
 
     async def _watch(self) -> None:
-        """Follow one watch to its end; return when another one, or a list, is due."""
         query = {
             **self._query,
             "watch": "true",
@@ -138,39 +169,28 @@ class Reflector(Generic[T]):
             "timeoutSeconds": str(random.randint(*WATCH_SECONDS)),  # noqa: S311 - spreads watches, keeps no secret
         }
         async with self._kube.transport.lines(self._path, query=query) as lines:
-            asked = asyncio.ensure_future(self._relist.wait())
-            try:
-                while True:
-                    line = await self._next_line(lines, asked)
-                    if line is None:
-                        return
-                    await self._take(line)
-            finally:
-                asked.cancel()
+            async for line in lines:
+                self._be_patient()
+                self._take(line)
+                self._heard = True
 
-    async def _next_line(self, lines: AsyncIterator[bytes], asked: asyncio.Future[Any]) -> bytes | None:
-        reading = asyncio.ensure_future(_next(lines))
-        both: set[asyncio.Future[Any]] = {reading, asked}
+    def _be_patient(self) -> None:
+        if self._patience is not None and not self._relist:
+            self._patience.reschedule(asyncio.get_running_loop().time() + self._silence)
+
+    def _take(self, line: bytes) -> None:
         try:
-            done, _ = await asyncio.wait(both, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED)
-            if reading in done:
-                return reading.result() or None
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        if not done:
-            log.warning("the watch of %s was silent for %g s: opening another", self._path, self._silence)
-        return None
-
-    async def _take(self, line: bytes) -> None:
-        change = _LINE.decode(line)
+            change = _LINE.decode(line)
+        except msgspec.DecodeError as e:
+            raise KubeUnavailable(f"a line of the watch cannot be read: {e}") from e
         if change.type == "ERROR":
-            raise KubeGone("the watch cannot go on from here", status=410)
+            raise refusal_of(change.object)
         if change.type != "BOOKMARK":
             found = self._read(change.object)
             if found is not None:
                 self._on_change(ChangeKind(change.type), found)
-        await self._move_to(_META.decode(change.object).metadata.resource_version)
+        if version := _meta(change.object).resource_version:
+            self._move_to(version)
 
     def _read(self, raw: msgspec.Raw) -> T | None:
         try:
@@ -179,22 +199,21 @@ class Reflector(Generic[T]):
             self._on_malformed(_name(raw), f"{_name(raw)} at {self._path} cannot be read: {e}")
             return None
 
-    async def _move_to(self, version: str) -> None:
+    def _move_to(self, version: str) -> None:
         self.resource_version = version
-        async with self._moved:
-            self._moved.notify_all()
+        self._moved.set()
 
 
-async def _next(lines: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(lines, None)
+def _meta(raw: msgspec.Raw) -> Meta:
+    try:
+        return _META.decode(raw).metadata
+    except msgspec.DecodeError:
+        return Meta()
 
 
 def _name(raw: msgspec.Raw) -> str:
-    try:
-        meta = _META.decode(raw).metadata
-    except msgspec.DecodeError:
-        return "an object"
-    return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
+    meta = _meta(raw)
+    return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name or "an object"
 
 
 def pause(failures: int) -> float:

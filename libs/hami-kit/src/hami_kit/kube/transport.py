@@ -58,14 +58,22 @@ class Transport:
     async def lines(self, path: str, *, query: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a watch; its lines come without a deadline of ours."""
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+        headers = await self._headers(JSON)
         try:
-            async with self._session.get(
-                self._base + path, params=query, headers=await self._headers(JSON), timeout=limit
-            ) as answer:
-                if answer.status >= 300:
-                    raise refusal(answer.status, await answer.read(), retry_after=answer.headers.get("retry-after"))
-                yield aiter(answer.content)
+            answer = await self._session.get(self._base + path, params=query, headers=headers, timeout=limit)
+            refused = await answer.read() if answer.status >= 300 else b""
         except (aiohttp.ClientError, OSError) as e:
+            raise KubeUnavailable(_sentence(self._base, e)) from e
+        async with answer:
+            if answer.status >= 300:
+                raise refusal(answer.status, refused, retry_after=answer.headers.get("retry-after"))
+            yield self._read_lines(answer.content)
+
+    async def _read_lines(self, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+        try:
+            async for line in content:
+                yield line
+        except (aiohttp.ClientError, OSError, ValueError) as e:  # ValueError: a line longer than any object
             raise KubeUnavailable(_sentence(self._base, e)) from e
 
     async def _headers(self, content: str) -> dict[str, str]:

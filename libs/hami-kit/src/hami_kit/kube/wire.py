@@ -104,3 +104,13 @@ def refusal(status: int, body: bytes, *, retry_after: str | None = None) -> Kube
     seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
     message = told.message or f"the API server answered {status}"
     return kind(message, status=status, reason=told.reason, retry_after=seconds)
+
+
+def refusal_of(status: msgspec.Raw) -> KubeError:
+    """Return the error that the Status object of a watch is."""
+    body = bytes(status)
+    try:
+        code = _STATUS.decode(body).code
+    except msgspec.DecodeError:
+        code = 0
+    return refusal(code or 500, body)

@@ -1,0 +1,229 @@
+"""The reflector over a real HTTP watch: its view is the cluster's, whatever happens on the way."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hami_kit.kube import Kube
+from hami_kit.kube.client import PODS
+from hami_kit.kube.reflector import ChangeKind, Reflector, pause
+from hami_model.objects import Pod
+from hami_testkit.cluster import Standin
+from hami_testkit.cluster.faults import Fault
+from hami_testkit.cluster.resources import PODS as POD_RESOURCE
+
+from .conftest import DEADLINE, until
+
+ELSEWHERE = {"fieldSelector": "spec.nodeName=elsewhere"}
+
+
+def a_pod(name: str, **labels: str) -> dict[str, Any]:
+    meta = {"name": name, "namespace": "default", "labels": labels}
+    return {"metadata": meta, "spec": {"containers": [{"name": "main"}]}}
+
+
+class View:
+    """What a consumer of the reflector knows, and how it came to know it."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, Pod] = {}
+        self.lists: list[int] = []
+        self.changes: list[tuple[ChangeKind, str]] = []
+        self.malformed: list[str] = []
+
+    def on_list(self, pods: Sequence[Pod], _version: str) -> None:
+        self.pods = {pod.metadata.name: pod for pod in pods}
+        self.lists.append(len(pods))
+
+    def on_change(self, kind: ChangeKind, pod: Pod) -> None:
+        self.changes.append((kind, pod.metadata.name))
+        if kind == ChangeKind.DELETED:
+            self.pods.pop(pod.metadata.name, None)
+        else:
+            self.pods[pod.metadata.name] = pod
+
+    @property
+    def names(self) -> set[str]:
+        return set(self.pods)
+
+
+@asynccontextmanager
+async def following(kube: Kube, view: View, **options: Any) -> AsyncIterator[Reflector[Pod]]:
+    reflector = Reflector(
+        kube, PODS, Pod,
+        on_list=view.on_list, on_change=view.on_change, on_malformed=lambda name, _text: view.malformed.append(name),
+        **options,
+    )  # fmt: skip
+    async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(reflector.run())
+        try:
+            await reflector.wait_synced()
+            yield reflector
+        finally:
+            running.cancel()
+
+
+def open_watches(cluster: Standin) -> tuple[object, ...]:
+    return cluster.registry.store.of(POD_RESOURCE).hub.watches
+
+
+async def create(cluster: Standin, *names: str) -> None:
+    for name in names:
+        await cluster.registry.create(POD_RESOURCE, a_pod(name), namespace="default")
+
+
+def delete(cluster: Standin, name: str) -> None:
+    cluster.registry.store.remove(POD_RESOURCE, ("default", name))
+
+
+async def test_a_list_then_each_change(cluster: Standin, kube: Kube) -> None:
+    """What was there is listed once; what happens after comes in order."""
+    view = View()
+    await create(cluster, "p0")
+    async with following(kube, view) as reflector:
+        await create(cluster, "p1")
+        delete(cluster, "p0")
+        await until(lambda: len(view.changes) >= 2)
+
+        assert [1] == view.lists
+        assert [(ChangeKind.ADDED, "p1"), (ChangeKind.DELETED, "p0")] == view.changes[:2]
+        assert {"p1"} == view.names
+        await until(lambda: reflector.resource_version == str(cluster.registry.store.revision))
+
+
+async def test_a_list_of_many_pages_is_one_list(cluster: Standin, kube: Kube) -> None:
+    """1,200 pods come in three pages and are told at once."""
+    view = View()
+    await create(cluster, *(f"p{number}" for number in range(1200)))
+    async with following(kube, view):
+        assert [1200] == view.lists
+
+
+async def test_bookmarks_move_the_version_without_a_change(cluster: Standin, kube: Kube) -> None:
+    """A quiet selection keeps up with the cluster's revision, so that a later 410 is rare."""
+    view = View()
+    async with following(kube, view, query=ELSEWHERE) as reflector:
+        await until(lambda: len(open_watches(cluster)) == 1)
+        await create(cluster, "p0")
+        await until(lambda: reflector.resource_version == str(cluster.registry.store.revision))
+
+        assert ([], [0]) == (view.changes, view.lists)
+
+
+async def test_after_410_a_new_list_replaces_what_was_known(cluster: Standin, kube: Kube) -> None:
+    """A pod deleted while the watch could not tell is gone after the relist."""
+    view = View()
+    await create(cluster, "p0", "p1")
+    async with following(kube, view):
+        cluster.faults.set(Fault(kind="hold"))
+        delete(cluster, "p0")
+        cluster.faults.set(Fault(kind="gone"))
+        cluster.faults.set(Fault(kind="release"))
+        await until(lambda: len(view.lists) >= 2 and view.names == {"p1"})
+
+
+async def test_a_watch_that_ends_goes_on_where_it_was(cluster: Standin, kube: Kube) -> None:
+    """The server closes a watch now and then: no new list, nothing missed, nothing twice."""
+    view = View()
+    async with following(kube, view):
+        for number in range(5):
+            cluster.faults.set(Fault(kind="end"))
+            await create(cluster, f"p{number}")
+        await until(lambda: len(view.names) == 5)
+        await create(cluster, "last")
+        await until(lambda: "last" in view.names)
+
+        assert 1 == len(view.lists)
+        assert [f"p{number}" for number in range(5)] + ["last"] == [name for _kind, name in view.changes]
+
+
+async def test_a_silent_watch_is_replaced(cluster: Standin, kube: Kube, caplog: pytest.LogCaptureFixture) -> None:
+    """A half-open connection says nothing for ever; silence, bookmarks included, opens another watch."""
+    caplog.set_level("INFO", "hami_kit")
+    view = View()
+    async with following(kube, view, silence=0.5):
+        await until(lambda: len(open_watches(cluster)) == 1)
+        cluster.faults.set(Fault(kind="silence"))
+        await create(cluster, "p0")
+        await until(lambda: view.names == {"p0"})
+
+    assert "was silent for 0.5 s: opening another" in caplog.text
+
+
+async def test_bookmarks_count_as_a_sign_of_life(cluster: Standin, kube: Kube) -> None:
+    """A watch that only bookmarks come on is not taken for dead."""
+    async with following(kube, View(), silence=0.7, query=ELSEWHERE):
+        await until(lambda: len(open_watches(cluster)) == 1)
+        await create(cluster, "p0")
+        opened = open_watches(cluster)
+        later = time.monotonic() + 2.0
+        await until(lambda: time.monotonic() > later)
+
+        assert opened == open_watches(cluster)
+
+
+async def test_an_api_server_that_hangs_is_waited_for(cluster: Standin, kube: Kube) -> None:
+    """Nothing is answered for a while, then everything is again: the view catches up."""
+    view = View()
+    async with following(kube, view, silence=0.3):
+        cluster.faults.set(Fault(kind="pause"))
+        cluster.faults.set(Fault(kind="end"))
+        await create(cluster, "p0")
+        cluster.faults.set(Fault(kind="resume"))
+        await until(lambda: view.names == {"p0"})
+
+
+async def test_refusals_are_tried_again(cluster: Standin, kube: Kube) -> None:
+    """An API server that answers 503 or 429 for a while is asked again with pauses, never given up."""
+    view = View()
+    cluster.faults.set(Fault(kind="refuse", verb="list", code=503, times=2))
+    cluster.faults.set(Fault(kind="refuse", verb="watch", code=429, times=2))
+    async with following(kube, view):
+        await create(cluster, "p0")
+        await until(lambda: view.names == {"p0"})
+
+
+async def test_waiting_for_a_version_makes_a_quiet_watch_list_again(cluster: Standin, kube: Kube) -> None:
+    """A new leader need not wait for the next bookmark to know that its view is new enough."""
+    view = View()
+    async with following(kube, view) as reflector:
+        cluster.faults.set(Fault(kind="hold"))
+        await create(cluster, "p0")
+        await reflector.wait_passed(str(cluster.registry.store.revision))
+
+        assert {"p0"} == view.names
+        assert 2 == len(view.lists)
+
+
+async def test_one_object_that_cannot_be_read_affects_nothing_else(cluster: Standin, kube: Kube) -> None:
+    """It is told by name and left out; the others come as ever, in lists and in changes."""
+    view = View()
+    bad = {**a_pod("bad"), "status": {"phase": 7}}
+    cluster.registry.store.put(POD_RESOURCE, bad)
+    await create(cluster, "p0")
+    async with following(kube, view):
+        cluster.registry.store.put(POD_RESOURCE, {**bad, "metadata": {**bad["metadata"], "name": "worse"}})
+        await create(cluster, "p1")
+        await until(lambda: view.names == {"p0", "p1"})
+
+    assert ["default/bad", "default/worse"] == view.malformed
+
+
+async def test_selectors_reach_the_server(cluster: Standin, kube: Kube) -> None:
+    """An agent follows its own node's pods only."""
+    view = View()
+    await create(cluster, "p0")
+    async with following(kube, view, query=ELSEWHERE):
+        assert [0] == view.lists
+
+
+def test_pauses_grow_and_end() -> None:
+    """The first is short, they double, jitter spreads them, and none is longer than ten seconds."""
+    pauses = [pause(failures) for failures in range(20)]
+
+    assert 0.05 <= pauses[0] <= 0.1
+    assert 5.0 <= min(pauses[7:])
+    assert max(pauses) <= 10.0
