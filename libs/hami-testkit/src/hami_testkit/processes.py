@@ -111,6 +111,12 @@ class Processes:
         self.running.append(running)
         return running
 
+    async def stop(self, name: str) -> None:
+        """Stop one process by its name."""
+        running = next(p for p in self.running if p.spec.name == name)
+        self.running.remove(running)
+        await running.stop()
+
     async def stop_all(self) -> None:
         """Stop everything, the last started first, those of one kind together."""
         while self.running:
