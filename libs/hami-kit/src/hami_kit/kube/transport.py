@@ -4,16 +4,19 @@ One rule: every failure leaves here as a ``KubeError``.
 """
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
-from kubernetes_asyncio import config as kube_config
-from kubernetes_asyncio.client import ApiClient, Configuration
 
 from hami_kit.errors import KubeUnavailable, SettingsError
+from hami_kit.kube.library import Configuration, RestClient
+from hami_kit.kube.library import config as kube_config
 from hami_kit.kube.wire import JSON, refusal
 
 CALL_TIMEOUT = 15.0
@@ -21,14 +24,21 @@ CALL_TIMEOUT = 15.0
 
 CONNECT_TIMEOUT = 5.0
 
+RENEW_EVERY = 60
+"""Seconds between two looks at credentials that expire."""
+
+log = logging.getLogger(__name__)
+
 
 class Transport:
     """Calls to one API server."""
 
-    def __init__(self, client: ApiClient) -> None:
-        self._client = client
-        self._base = (client.configuration.host or "").rstrip("/")
-        self._session: aiohttp.ClientSession = client.rest_client.pool_manager
+    def __init__(self, settings: Any, session: aiohttp.ClientSession) -> None:
+        self._settings = settings
+        self._session = session
+        self._base: str = (settings.host or "").rstrip("/")
+        options = {"proxy": settings.proxy, "server_hostname": settings.tls_server_name}
+        self._options = {name: value for name, value in options.items() if value}
 
     async def call(
         self,
@@ -45,7 +55,13 @@ class Transport:
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
         try:
             async with self._session.request(
-                method, self._base + path, params=query, data=data, headers=await self._headers(content), timeout=limit
+                method,
+                self._base + path,
+                params=query,
+                data=data,
+                headers=await self._headers(content),
+                timeout=limit,
+                **self._options,
             ) as answer:
                 text = await answer.read()
                 if answer.status < 300:
@@ -60,7 +76,9 @@ class Transport:
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
         headers = await self._headers(JSON)
         try:
-            answer = await self._session.get(self._base + path, params=query, headers=headers, timeout=limit)
+            answer = await self._session.get(
+                self._base + path, params=query, headers=headers, timeout=limit, **self._options
+            )
             refused = await answer.read() if answer.status >= 300 else b""
         except (aiohttp.ClientError, OSError) as e:
             raise KubeUnavailable(_sentence(self._base, e)) from e
@@ -78,7 +96,8 @@ class Transport:
 
     async def _headers(self, content: str) -> dict[str, str]:
         headers = {"content-type": content, "accept": JSON}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        for setting in (await self._settings.auth_settings()).values():
+            headers[setting["key"]] = setting["value"]
         return headers
 
 
@@ -89,21 +108,54 @@ def _sentence(base: str, error: BaseException) -> str:
 
 @asynccontextmanager
 async def connect(kubeconfig: str | None) -> AsyncIterator[Transport]:
-    """Open a transport by kubeconfig, or in-cluster without one; raise ``SettingsError`` for one that leads nowhere."""
-    settings = await _configuration(kubeconfig)
-    settings.connection_pool_maxsize = 0  # watches hold connections for minutes: no limit
-    async with ApiClient(configuration=settings) as client:
-        yield Transport(client)
+    """Open a transport as kubectl would, or as the pod that we are; raise ``SettingsError`` where that leads nowhere.
 
-
-async def _configuration(kubeconfig: str | None) -> Configuration:
+    ``kubeconfig`` may name several files, as KUBECONFIG may; without it ~/.kube/config counts where it is there.
+    """
     settings = Configuration()
+    loader = await _load(kubeconfig, settings)
+    settings.connection_pool_maxsize = 0  # watches hold connections for minutes: no limit
     try:
-        if kubeconfig:
-            await kube_config.load_kube_config(config_file=kubeconfig, client_configuration=settings)
-        else:
-            await asyncio.to_thread(kube_config.load_incluster_config, client_configuration=settings)
-    except (kube_config.ConfigException, OSError, KeyError, TypeError, ValueError) as e:
+        client = RestClient(settings)
+    except OSError as e:
+        raise SettingsError("KUBECONFIG", f"a certificate that it names cannot be used ({e})") from e
+    renewing = asyncio.create_task(_renew(loader, settings), name="kube credentials")
+    try:
+        yield Transport(settings, client.pool_manager)
+    finally:
+        renewing.cancel()
+        await client.close()
+
+
+async def _load(kubeconfig: str | None, settings: Any) -> Any:
+    """Fill the settings; return what renews their credentials, or None."""
+    found = _files(kubeconfig)
+    if kubeconfig and not found:
+        raise SettingsError("KUBECONFIG", f'"{kubeconfig}" is no file; name a readable kubeconfig file')
+    try:
+        if found:
+            return await kube_config.load_kube_config(config_file=found, client_configuration=settings)
+        await asyncio.to_thread(kube_config.load_incluster_config, client_configuration=settings)
+    except Exception as e:  # the library's readers raise whatever comes of a broken file
         where = f'"{kubeconfig}" cannot be used' if kubeconfig else "is not set and this is no pod"
         raise SettingsError("KUBECONFIG", f"{where} ({e}); name a readable kubeconfig file") from e
-    return settings
+    return None
+
+
+def _files(kubeconfig: str | None) -> str:
+    """Return the files that are there, as kubectl does: of those named, or the user's own."""
+    named = kubeconfig.split(os.pathsep) if kubeconfig else [str(Path.home() / ".kube" / "config")]
+    return os.pathsep.join(name for name in named if Path(name).is_file())
+
+
+async def _renew(loader: Any, settings: Any) -> None:
+    """Ask the kubeconfig's credential plugin again before its token expires; in a pod the library reads it again."""
+    while loader is not None:
+        try:
+            await kube_config.refresh_token(loader, settings, interval=RENEW_EVERY)
+        except TypeError:
+            return  # a kubeconfig without a user
+        except Exception as e:
+            log.warning("the credentials of the kubeconfig cannot be renewed: %s", e)
+        else:
+            return  # nothing there that expires
