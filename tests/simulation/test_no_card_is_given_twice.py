@@ -3,20 +3,20 @@
 from typing import Any
 
 from hami_model import config, vendors
-from hami_model.allocation import Allocation
+from hami_model.allocation import Allocation, State
 from hami_model.charge import Card, Charge, charge
 from hami_model.device import Device
 from hami_model.life import Entry
 from hami_model.objects import Container, Meta, Pod, PodSpec, Resources
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 from tests.simulation.allocator_model import AllocatorModel
 from tests.simulation.api_model import ApiModel, Binding
 
 CATALOG = vendors.build(config.DEFAULTS, ascend=False, iluvatar=False)
-SLOTS, MEMORY, CORES = 3, 10000, 100
+SLOTS, MEMORY, CORES = 4, 16000, 100
 
 
 def a_card(uuid: str) -> Device:
@@ -27,7 +27,7 @@ INVENTORY: dict[str, tuple[Device, ...]] = {
     node: (a_card(f"GPU-{node}-0"), a_card(f"GPU-{node}-1")) for node in ("node-1", "node-2")
 }
 NODES = st.sampled_from(sorted(INVENTORY))
-QUOTA_MIB = 26000
+QUOTA_MIB = 50000
 ALLOCATED = "hami.io/vgpu-devices-allocated"
 LIES = st.sampled_from(["", "rubbish;", "GPU-node-1-0,NVIDIA,0,0:;", "GPU-node-1-1,NVIDIA,9000,100:;"])
 
@@ -37,10 +37,11 @@ Ask = tuple[int, dict[str, int], int, str]
 CONTAINERS: st.SearchStrategy[Ask] = st.tuples(
     st.sampled_from([1, 1, 2, 0]),
     st.sampled_from([{"nvidia.com/gpumem": 2500}, {"nvidia.com/gpumem": 5000}, {"nvidia.com/gpumem-percentage": 40}]),
-    st.sampled_from([0, 30, 60, 100]),
+    st.sampled_from([0, 20, 40, 100]),
     st.sampled_from(["init", "sidecar", "app", "app"]),
 )
-ASKS = st.lists(CONTAINERS, min_size=1, max_size=3)
+MEANWHILE = ("time", "filter", "bind", "watch", "read", "patch")
+ASKS = st.lists(CONTAINERS, min_size=1, max_size=2)
 
 
 def a_pod(number: int, containers: list[Ask]) -> Pod:
@@ -79,9 +80,9 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
 
     # People
 
-    @initialize(target=uids, asks=st.lists(ASKS, min_size=2, max_size=5))
+    @initialize(target=uids, asks=st.lists(ASKS, min_size=1, max_size=3))
     def begin_with_some_pods(self, asks: list[list[Ask]]) -> Any:
-        return multiple(*(self.run_through(containers, starts=False) for containers in asks))
+        return multiple(*(self.run_through(containers, end="answered") for containers in asks))
 
     @rule(target=uids, containers=ASKS)
     def create_a_pod(self, containers: list[Ask]) -> str:
@@ -92,21 +93,16 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
         self.api.create(pod)
         return pod.metadata.uid
 
-    @rule(uid=uids, text=LIES)
-    def edit_a_pending_pod(self, uid: str, text: str) -> None:
-        """Anybody may write anything on a pod that is not bound yet."""
-        if uid in self.api.pods and not self.api.pods[uid].spec.node_name:
+    @rule(uid=uids, what=st.sampled_from(["edit", "spoil", "delete"]), text=LIES)
+    def somebody_meddles(self, uid: str, what: str, text: str) -> None:
+        """Anybody may write anything on a pending pod, make a bound one's annotations unreadable, or delete it."""
+        is_pending = uid in self.api.pods and not self.api.pods[uid].spec.node_name
+        if what == "edit" and is_pending:
             self.api.annotate(uid, {ALLOCATED: text, "hami.io/vgpu-node": "node-1"})
-
-    @rule(uid=uids)
-    def spoil_a_bound_pod(self, uid: str) -> None:
-        if self.api.holds_devices(uid) and uid in self.given:
+        if what == "spoil" and uid in self.given and self.api.holds_devices(uid):
             self.api.annotate(uid, {ALLOCATED: "rubbish;"})
             self.spoilt.add(uid)
-
-    @rule(uid=uids)
-    def delete_a_pod(self, uid: str) -> None:
-        if uid in self.api.pods:
+        if what == "delete" and uid in self.api.pods:
             self.api.terminate(uid)
 
     # The scheduler's calls, and the API server's answers
@@ -126,69 +122,94 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
             self.under_way.append(binding)
             self.check_decision(self.allocator.ledger.entry(uid))
 
+    @precondition(lambda self: self.under_way)
     @rule(at=st.integers(0, 5), is_answered=st.booleans())
     def a_binding_arrives(self, at: int, is_answered: bool) -> None:
         """Late or soon, answered or not."""
-        if self.under_way:
-            binding = self.under_way.pop(at % len(self.under_way))
-            landed = self.api.bind(binding)
-            if landed:
-                self.given[binding.uid] = binding.gives
-            if is_answered and landed:
+        binding = self.under_way.pop(at % len(self.under_way))
+        if self.api.bind(binding):
+            self.given[binding.uid] = binding.gives
+            if is_answered:
                 self.allocator.hear_bound(binding.uid)
 
-    @rule(uid=uids, with_patch=st.booleans())
-    def ask_for_proof(self, uid: str, with_patch: bool) -> None:
-        self.allocator.prove(uid, with_patch=with_patch)
+    @precondition(lambda self: self.doubtful())
+    @rule(at=st.integers(0, 5), with_patch=st.booleans())
+    def ask_for_proof(self, at: int, with_patch: bool) -> None:
+        uids = self.doubtful()
+        self.allocator.prove(uids[at % len(uids)], with_patch=with_patch)
 
-    @rule(target=uids, containers=ASKS, starts=st.booleans())
-    def everything_goes_well(self, containers: list[Ask], starts: bool) -> str:
-        return self.run_through(containers, starts=starts)
+    def doubtful(self) -> list[str]:
+        return [e.uid for e in self.allocator.ledger.entries if e.state is State.BINDING]
 
-    def run_through(self, containers: list[Ask], *, starts: bool) -> str:
-        """Take a new pod the common way, so that cards fill up."""
+    @rule(target=uids, containers=ASKS, end=st.sampled_from(["sent", "bound", "answered", "started"]))
+    def schedule_a_pod(self, containers: list[Ask], end: str) -> str:
+        return self.run_through(containers, end=end)
+
+    @rule(target=uids, containers=ASKS, meanwhile=st.lists(st.sampled_from(MEANWHILE), max_size=3))
+    def schedule_a_pod_whose_binding_dawdles(self, containers: list[Ask], meanwhile: list[str]) -> str:
+        """While a Binding is on its way, nobody can know what becomes of it."""
+        uid = self.run_through(containers, end="sent")
+        for what in meanwhile:
+            match what:
+                case "time":
+                    self.time_passes(61)
+                case "filter":
+                    self.filter_a_pod(uid)
+                case "bind":
+                    self.send_a_binding(uid, None)
+                case "watch":
+                    self.watch(20)
+                case proof:
+                    self.allocator.prove(uid, with_patch=proof == "patch")
+        if self.under_way:
+            self.a_binding_arrives(len(self.under_way) - 1, is_answered=False)
+        return uid
+
+    @rule(target=uids, containers=ASKS)
+    def schedule_a_pod_while_a_list_is_under_way(self, containers: list[Ask]) -> str:
+        self.listed = (list(self.api.pods.values()), len(self.api.log))
+        uid = self.run_through(containers, end="answered")
+        self.end_the_list()
+        return uid
+
+    def run_through(self, containers: list[Ask], *, end: str) -> str:
+        """Take a new pod the common way, up to where it ``end``s, so that cards fill up."""
         uid = self.create(containers)
         self.filter_a_pod(uid)
         if self.allocator.ledger.entry(uid) is not None:
             self.send_a_binding(uid, None)
-            self.a_binding_arrives(len(self.under_way) - 1, is_answered=True)
-            if starts:
-                self.start(uid)
+            if end != "sent":
+                self.a_binding_arrives(len(self.under_way) - 1, is_answered=end != "bound")
+            if end == "started":
+                self.api.start(uid)
         return uid
 
     # The node
 
-    @rule(uid=uids)
-    def confirm(self, uid: str) -> None:
-        self.allocator.confirm(uid)
-
-    @rule(uid=uids)
-    def start(self, uid: str) -> None:
-        if self.api.holds_devices(uid):
+    @rule(uid=uids, what=st.sampled_from(["confirm", "start", "Succeeded", "Failed"]))
+    def the_node_acts(self, uid: str, what: str) -> None:
+        if what == "confirm":
+            self.allocator.confirm(uid)
+        elif self.api.holds_devices(uid) and what == "start":
             self.api.start(uid)
-
-    @rule(uid=uids, phase=st.sampled_from(["Succeeded", "Failed"]))
-    def finish(self, uid: str, phase: str) -> None:
-        if self.api.holds_devices(uid):
-            self.api.finish(uid, phase)
+        elif self.api.holds_devices(uid):
+            self.api.finish(uid, what)
 
     @rule(uid=uids)
-    def remove(self, uid: str) -> None:
-        """The grace period is over, and so are the containers."""
+    def a_grace_period_ends(self, uid: str) -> None:
+        """The containers are over, and so is the object."""
         if uid in self.api.pods and self.api.pods[uid].metadata.deletion_timestamp:
             self.api.remove(uid)
 
-    @rule(node=NODES)
-    def lose_a_node(self, node: str) -> None:
-        self.allocator.fleet.drop(node)
-
-    @rule(node=NODES)
-    def a_node_reports(self, node: str) -> None:
-        self.allocator.report(node)
-
-    @rule(node=NODES, is_ready=st.booleans())
-    def an_agent_falls_silent_or_speaks(self, node: str, is_ready: bool) -> None:
-        self.allocator.fleet.set_ready(node, "NVIDIA", ready=is_ready)
+    @rule(node=NODES, what=st.sampled_from(["lost", "reports", "silent", "speaks"]))
+    def a_node_comes_or_goes(self, node: str, what: str) -> None:
+        match what:
+            case "lost":
+                self.allocator.fleet.drop(node)
+            case "reports":
+                self.allocator.report(node)
+            case _:
+                self.allocator.fleet.set_ready(node, "NVIDIA", ready=what == "speaks")
 
     # Time, watches and lists
 
@@ -197,11 +218,11 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
         self.now += seconds
         self.allocator.expire(self.now)
 
+    @precondition(lambda self: self.listed is None and self.allocator.position < len(self.api.log))
     @rule(events=st.integers(1, 4))
     def watch(self, events: int) -> None:
-        if self.listed is None:
-            for _ in range(events):
-                self.allocator.watch()
+        for _ in range(events):
+            self.allocator.watch()
 
     @rule(back=st.integers(1, 6))
     def an_old_unbound_sight_comes_again(self, back: int) -> None:
@@ -209,28 +230,32 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
         if old and old[0][1] and not old[0][0].spec.node_name:
             self.allocator.sight(old[0][0])
 
+    @precondition(lambda self: self.listed is None)
     @rule()
     def begin_a_list(self) -> None:
         self.listed = (list(self.api.pods.values()), len(self.api.log))
 
+    @precondition(lambda self: self.listed is not None)
     @rule()
     def end_the_list(self) -> None:
-        if self.listed is not None:
-            self.allocator.relist(*self.listed)
-            self.listed = None
+        assert self.listed is not None
+        self.allocator.relist(*self.listed)
+        self.listed = None
 
     # The process
 
-    @rule()
-    def crash(self) -> None:
-        """Another process leads; Bindings of the dead one are still under way."""
+    @precondition(lambda self: self.allocator.ledger.entries)
+    @rule(knows_all=st.booleans())
+    def another_process_leads(self, knows_all: bool) -> None:
+        """Bindings of the dead process are still under way; what it had learned, the next one finds."""
         self.listed = None
-        self.allocator = self.a_new_process()
+        if knows_all:
+            self.restart_and_compare()
+        else:
+            self.allocator = self.a_new_process()
 
-    @rule()
     def restart_and_compare(self) -> None:
         """What a new process finds is what the old one knew, without reservations and Bindings under way."""
-        self.listed = None
         while self.allocator.watch():
             pass
         old = {e.uid: (e.node, e.charges) for e in self.allocator.ledger.entries if e.is_bound}
@@ -258,11 +283,30 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
 
     def truly_held(self) -> dict[Card, Charge]:
         held: dict[Card, Charge] = {}
-        for uid, allocation in self.given.items():
-            if self.api.holds_devices(uid):
-                for card, cost in charge(allocation, self.api.pods[uid]).items():
-                    held[card] = held.get(card, Charge()) + cost
+        for costs in self.holders().values():
+            for card, cost in costs.items():
+                held[card] = held.get(card, Charge()) + cost
         return held
+
+    def holders(self) -> dict[str, dict[Card, Charge]]:
+        """Return what each pod on a node really holds now."""
+        there = {uid: gift for uid, gift in self.given.items() if self.api.holds_devices(uid)}
+        return {uid: charge(gift, self.api.pods[uid]) for uid, gift in there.items()}
+
+    @invariant()
+    def every_holder_is_in_the_books(self) -> None:
+        """The allocator may believe that a pod holds more than it does, never less."""
+        for uid, costs in self.holders().items():
+            entry = self.allocator.ledger.entry(uid)
+            assert entry is not None, f"{uid} holds devices and is not in the books"
+            assert entry.is_committed
+            for card, cost in costs.items():
+                assert entry.charges.get(card, Charge()) | cost == entry.charges.get(card)
+
+    @invariant()
+    def nobody_books_himself(self) -> None:
+        """Only what a landed Binding gave is in the books as bound, whatever pods say of themselves."""
+        assert {e.uid for e in self.allocator.ledger.entries if e.is_bound} <= self.given.keys()
 
     @invariant()
     def the_books_are_right(self) -> None:
@@ -283,4 +327,4 @@ def fits(use: Charge) -> bool:
 
 
 TestCardsAreGivenOnce = CardsAreGivenOnce.TestCase
-TestCardsAreGivenOnce.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestCardsAreGivenOnce.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
