@@ -9,7 +9,7 @@ from hami_allocator.fence import TERM_KEY
 from hami_kit.errors import KubeConflict, NoResponders
 from hami_model.audit import audit
 from hami_model.bus import subjects
-from hami_model.bus.messages import Done, Leading, Placed, Refused
+from hami_model.bus.messages import Done, FilterAnswer, FilterPod, Leading, Placed, Refused
 from hami_testkit.cluster.faults import Fault
 from hami_testkit.cluster.resources import LEASES
 
@@ -122,8 +122,9 @@ async def test_a_follower_answers_nothing_until_it_leads(bench: Bench) -> None:
 async def test_without_a_leader_the_bus_says_so_at_once(bench: Bench) -> None:
     """An immediate, retriable error."""
     await bench.create_pod(a_pod("p"))
+    question = FilterPod(pod=bench.pod("p"), nodes=["node-1"])
     with pytest.raises(NoResponders):
-        await bench.filter("p", ["node-1"])
+        await bench.bus.request(subjects.FILTER, question, FilterAnswer, timeout=5)
 
 
 async def test_readyz_names_what_was_seen_and_who_leads(bench: Bench) -> None:

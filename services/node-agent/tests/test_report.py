@@ -82,6 +82,7 @@ def presence_to(leader: Leader, cards: inventory.Inventory) -> Presence:
         agent="agent-1",
         inventory=cards,
         jitter=lambda _seconds: 0.01,
+        holding=lambda: ["uid-of-a-pod"],
     )
 
 
@@ -167,13 +168,15 @@ async def test_the_inventory_is_reported_at_start_and_whenever_it_is_wanted() ->
     assert leader.heard == [("hami.v1.node.node_one.inventory", expected)] * 2
 
 
-async def test_a_heartbeat_carries_the_digest_and_the_unhealthy_cards() -> None:
-    """An allocator that does not know the digest asks for the inventory."""
+async def test_a_heartbeat_carries_the_digest_the_unhealthy_cards_and_who_holds_some() -> None:
+    """An unknown digest is asked for; a deleted pod's devices wait for its containers."""
     leader = Leader()
     sick = Device(id="GPU-b", vendor="NVIDIA", slots=4, memory=1, cores=100, model="A", healthy=False)
     cards = inventory.Inventory(SimulatedProbe(""), (CARD, sick))
     async with running(presence_to(leader, cards).run_heartbeat()):
         await leader.wait_for(lambda: len(leader.heard) >= 2)
 
-    expected = Heartbeat(node="node.one", agent="agent-1", digest=cards.digest, unhealthy=["GPU-b"])
+    expected = Heartbeat(
+        node="node.one", agent="agent-1", digest=cards.digest, unhealthy=["GPU-b"], holding=["uid-of-a-pod"]
+    )
     assert leader.heard[0] == ("hami.v1.node.node_one.heartbeat", expected)

@@ -85,7 +85,14 @@ class Agent:
         self.table = Table(_written(file), on_change=file.write)
         self._kubelet = PodResources(places.pod_resources)
         self.reports = Reports(bus, node=node, telemetry=telemetry, is_complete=self._is_complete, jitter=jitter)
-        self.presence = Presence(bus, node=node, agent=name, inventory=inventory, jitter=jitter)
+        self.presence = Presence(
+            bus,
+            node=node,
+            agent=name,
+            inventory=inventory,
+            jitter=jitter,
+            holding=lambda: [p.uid for p in self.table.pods],
+        )
         self._releases = Releases(
             table=self.table,
             pods=pods,
@@ -233,6 +240,7 @@ class Agent:
     def _released(self, pod: PodRef, entries: tuple[Entry, ...]) -> None:
         log.info("the devices of %s are free again", pod)
         self.reports.forget(pod)
+        self.presence.beat_soon()
         for entry in entries:
             shutil.rmtree(folder_of(self._places.home, Receiver(uid=pod.uid, name=entry.container)), ignore_errors=True)
 

@@ -6,6 +6,7 @@ One rule: a statement is repeated until somebody acknowledges it, and nothing on
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from hami_kit.bus import Bus
 from hami_kit.errors import BoundaryError
@@ -144,13 +145,22 @@ class Presence:
     """The node's cards and the agent's life, towards the allocators."""
 
     def __init__(
-        self, bus: Bus, *, node: str, agent: str, inventory: Inventory, jitter: Callable[[float], float]
+        self,
+        bus: Bus,
+        *,
+        node: str,
+        agent: str,
+        inventory: Inventory,
+        jitter: Callable[[float], float],
+        holding: Callable[[], list[str]] = list,
     ) -> None:
         self._bus = bus
         self._node = node
         self._agent = agent
         self._inventory = inventory
         self._jitter = jitter
+        self._holding = holding
+        self._soon = asyncio.Event()
         self._due = asyncio.Event()
         self._due.set()
         self.identifies_pods = True
@@ -180,14 +190,21 @@ class Presence:
             revision = await self._inventory.wait_changed(revision)
             self._due.set()
 
+    def beat_soon(self) -> None:
+        """Send the next heartbeat now: a pod that ended holds nothing any more, and somebody may wait for that."""
+        self._soon.set()
+
     async def run_heartbeat(self) -> None:
-        """Say again and again that the agent lives."""
+        """Say again and again that the agent lives, and whose containers still hold devices."""
         while True:
             try:
                 await self._bus.publish(subjects.of_node(self._node, "heartbeat"), self._heartbeat())
             except BoundaryError as e:
                 log.debug("no heartbeat now: %s", e)
-            await asyncio.sleep(self._jitter(HEARTBEAT_EVERY))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._jitter(HEARTBEAT_EVERY)):
+                    await self._soon.wait()
+            self._soon.clear()
 
     def _message(self) -> InventoryMessage:
         return InventoryMessage(
@@ -201,5 +218,9 @@ class Presence:
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
-            node=self._node, agent=self._agent, digest=self._inventory.digest, unhealthy=self._inventory.unhealthy
+            node=self._node,
+            agent=self._agent,
+            digest=self._inventory.digest,
+            unhealthy=self._inventory.unhealthy,
+            holding=self._holding(),
         )
