@@ -18,7 +18,6 @@ from tests.compat.over_http import Player, environment
 from tests.compat.schedule_steps import compare_admission, play
 
 VENDORS = ("nvidia", "ascend", "cambricon")
-MIG = ("mig", "MIG")
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -35,7 +34,7 @@ def _recorded(kind: str) -> list[Any]:
         (case, vendor)
         for vendor in VENDORS
         for case in rules.cases(f"{kind}/{vendor}.json")
-        if not any(word in case["name"] for word in MIG)
+        if not (kind == "schedule" and case["name"] in rules.PARTITIONED)
     ]
     found.sort(key=lambda pair: _settings(pair[0]))
     return [pytest.param(case, id=f"{vendor}: {case['name']}") for case, vendor in found]

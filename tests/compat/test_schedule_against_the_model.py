@@ -9,25 +9,13 @@ from tests.compat import rules
 from tests.compat.model_cluster import ModelCluster
 
 VENDORS = ("nvidia", "ascend", "cambricon")
-PARTITIONED = frozenset(
-    {
-        "MIG: profiles and placements",
-        "MIG: several instances of one card",
-        "MIG: whole card, percentages",
-        "MIG: A30, two cards, binpack",
-        "vgpu-mode selects the kind of card",
-        "random 11",
-        "random 13",
-    }
-)
-"""NVIDIA cases with MIG instances, which nobody places yet."""
 
 
 def recorded() -> Iterator[Any]:
     """Walk the recorded cases, each with a name."""
     for vendor in VENDORS:
         for case in rules.cases(f"schedule/{vendor}.json"):
-            is_partitioned = vendor == "nvidia" and case["name"] in PARTITIONED
+            is_partitioned = vendor == "nvidia" and case["name"] in rules.PARTITIONED
             marks = [pytest.mark.skip(reason="MIG instances are not placed yet")] * is_partitioned
             yield pytest.param(case, id=f"{vendor}: {case['name']}", marks=marks)
 

@@ -1,1 +1,1 @@
-"""The pure domain: devices, demands, allocations, fit, score, ledger, vendors, wire messages. No I/O, no clock, no globals."""
+"""The pure domain: devices, demands, allocations, fit, score, ledger, vendors, wire messages. No I/O, no clock."""

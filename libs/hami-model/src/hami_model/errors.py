@@ -1,4 +1,4 @@
-"""Whose fault: ``DomainError`` is the caller's and becomes an answer; ``InvariantError`` is ours: crash, never catch."""
+"""Whose fault: ``DomainError`` is the caller's and becomes an answer; ``InvariantError`` is ours: never catch."""
 
 
 class HamiError(Exception):

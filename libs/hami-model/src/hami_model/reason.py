@@ -35,7 +35,7 @@ TYPE_NOT_FOUND = "Device type not found"
 
 
 class Rejection(Struct, frozen=True, kw_only=True):
-    """One card's no: which rule refused it, what was wanted and what it had (MiB, percent or slots, as the rule counts)."""
+    """One card's no: which rule refused it, what was wanted and what it had (MiB, percent or slots)."""
 
     device: str
     reason: Reason

@@ -136,8 +136,11 @@ class Extender:
 
 
 def _pass_through(args: FilterArgs) -> bytes:
-    """Hand back what was offered: the pod asks for no device of ours."""
-    return protocol.filter_result(node_names=args.node_names, nodes=args.raw_nodes)
+    """Hand back what was offered: the pod asks for no device of ours.
+
+    HAMi compat: whole nodes are not handed back. Whoever sends them asks only about pods that name managed resources.
+    """
+    return protocol.filter_result(node_names=args.node_names)
 
 
 def routes(extender: Extender) -> list[Route]:

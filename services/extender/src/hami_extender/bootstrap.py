@@ -8,7 +8,6 @@ from hami_kit import web
 from hami_kit.bus import BusSettings
 from hami_kit.settings import load_device_config
 from hami_model import vendors
-from starlette.applications import Starlette
 
 from hami_extender.app import Extender, routes
 from hami_extender.settings import ExtenderSettings
@@ -23,7 +22,7 @@ async def serve(settings: ExtenderSettings, stop: asyncio.Event) -> None:
     async with buses.connect(BusSettings.of(settings), name="hami-extender", telemetry=telemetry) as bus:
         extender = Extender(bus=bus, catalog=catalog, bind_timeout=settings.bind_timeout, telemetry=telemetry)
         checks: dict[str, web.Check] = {"nats": lambda: bus.is_connected}
-        app = Starlette(routes=[*routes(extender), *web.health_routes(checks, telemetry.metrics)])
-        async with web.serve(app, settings.listen, tls=web.TlsFiles.of(settings)):
+        health = web.health_routes(checks, telemetry.metrics)
+        async with web.serve_service(settings, routes(extender), health):
             await stop.wait()
     telemetry.close()

@@ -59,7 +59,7 @@ BindAnswer = Done | Refused
 
 
 class QuotaNeed(Struct, frozen=True, kw_only=True):
-    """What a pod would add to its namespace's use of one vendor: memory in MiB, cores in percent, over all its cards."""
+    """What a pod would add to its namespace: one vendor's memory in MiB and cores in percent, over all its cards."""
 
     vendor: str
     memory: int
@@ -211,7 +211,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat.v1"):
     digest: str
     unhealthy: list[str] = []
     holding: list[str] = []
-    """Uids of pods whose containers still hold devices there: a pod that ended frees its devices when it is not named."""
+    """Uids of pods whose containers still hold devices: a pod that ended frees its devices when it is not named."""
 
 
 class PushAllocation(Struct, frozen=True, kw_only=True, tag="push_allocation.v1"):

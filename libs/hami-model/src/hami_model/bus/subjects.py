@@ -1,7 +1,7 @@
 """Every subject of the bus, in one place.
 
-One rule: nobody writes a subject as a literal elsewhere. A node name becomes one token: ``.`` turns into ``_``, which no
-Kubernetes name has, so the way back is exact.
+One rule: nobody writes a subject as a literal elsewhere. A node name becomes one token: ``.`` turns into ``_``, which
+no Kubernetes name has, so the way back is exact.
 """
 
 PREFIX = "hami.v1"
@@ -33,7 +33,7 @@ def node_name(token: str) -> str:
 
 
 def of_node(node: str, what: str) -> str:
-    """Return the subject of one node: ``what`` is inventory, heartbeat, allocation, confirm, refuse, report or withdraw."""
+    """Return a node's subject: ``what`` is inventory, heartbeat, allocation, confirm, refuse, report or withdraw."""
     return f"{PREFIX}.node.{node_token(node)}.{what}"
 
 
