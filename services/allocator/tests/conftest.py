@@ -1,6 +1,6 @@
 """A small allocator without its shell: the books, the desk, and a clock that the test moves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pytest
 from hami_allocator.agents import Agents
@@ -111,7 +111,3 @@ def a_pod(name: str, *, gpu: int = 1, mem: int | str = 1000, version: str = "1")
         metadata=Meta(name=name, namespace="team-a", uid=f"uid-{name}", resource_version=version),
         spec=PodSpec(containers=[Container(name="main", resources=Resources(limits=limits))]),
     )
-
-
-def names(nodes: Sequence[str]) -> list[str]:
-    return list(nodes)

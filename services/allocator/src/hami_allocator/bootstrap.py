@@ -71,7 +71,8 @@ async def running(settings: AllocatorSettings, stop: asyncio.Event) -> AsyncIter
         ):
             shell = Shell(settings=settings, kube=kube, bus=bus, clock=clock, telemetry=telemetry)
             process = new_process(shell, world, writer, malformed)
-            async with serve_web(web_app(shell, process), settings.health_listen) as address, process.running(stop):
+            health = serve_web(web_app(shell, process), settings.health_listen, variable="HAMI_HEALTH_LISTEN")
+            async with health as address, process.running(stop):
                 process.address = address
                 yield process
     finally:
