@@ -101,9 +101,11 @@ async def test_a_page_token_too_old_is_gone(cluster: Standin, kube: Kube) -> Non
     """A list that took too long says so, and the caller begins anew."""
     for number in range(501):
         await a_pod(cluster, f"p{number}")
+    pages = kube.pages(PODS, {})
+    assert 500 == len((await anext(pages)).items)
+    cluster.faults.set(Fault(kind="gone"))
     with pytest.raises(KubeGone):
-        async for _page in kube.pages(PODS, {}):
-            cluster.faults.set(Fault(kind="gone"))
+        await anext(pages)
 
 
 async def test_an_event_tells_of_a_pod(cluster: Standin, kube: Kube) -> None:
@@ -289,7 +291,7 @@ def _no_certificate(path: Path) -> str:
 @pytest.mark.parametrize("broken", [_absent, _no_yaml, _no_context, _no_certificate])
 async def test_a_kubeconfig_that_cannot_be_used_is_said(broken: Callable[[Path], str], tmp_path: Path) -> None:
     """One sentence that begins with the variable."""
-    with pytest.raises(SettingsError, match="^KUBECONFIG: "):
+    with pytest.raises(SettingsError, match=r"^KUBECONFIG: "):
         async with Kube.connect(broken(tmp_path)):
             pass
 

@@ -13,7 +13,8 @@ MLU = CATALOG.by_word("MLU")
 def a_node(handshake: str | None = None, **counts: str) -> Node:
     annotations = {} if handshake is None else {"hami.io/node-handshake": handshake}
     allocatable: dict[str, str | int | float] = {
-        {"gpu": "nvidia.com/gpu", "mlu": "cambricon.com/vmlu"}[k]: v for k, v in counts.items()
+        {"gpu": "nvidia.com/gpu", "mlu": "cambricon.com/vmlu", "vcore": "cambricon.com/mlu.smlu.vcore"}[k]: v
+        for k, v in counts.items()
     }
     return Node(metadata=Meta(name="node-1", annotations=annotations), status=NodeStatus(allocatable=allocatable))
 
@@ -68,3 +69,10 @@ def test_a_plugin_without_handshake_is_gone_with_its_devices() -> None:
 
     assert is_plugin_there(MLU, there, shake(MLU, there, None, 0.0), 0.0)
     assert not is_plugin_there(MLU, gone, shake(MLU, gone, None, 0.0), 0.0)
+
+
+def test_a_plugin_that_registers_cores_and_never_the_count_is_there() -> None:
+    """Cambricon's own plugin does so."""
+    node = a_node(vcore="200")
+
+    assert is_plugin_there(MLU, node, shake(MLU, node, None, 0.0), 0.0)

@@ -68,9 +68,13 @@ class Handshake(Struct, frozen=True):
 
 
 def counted(vendor: Vendor, node: Node) -> int:
-    """Return how many devices of the vendor the kubelet offers on the node."""
-    quantity = (node.status.allocatable or {}).get(vendor.resources.count)
-    return (plain_integer(quantity) or 0) if quantity is not None else 0
+    """Return how much of the vendor the kubelet offers on the node, by whichever of its resources a plugin registers.
+
+    Cambricon's own plugin registers cores and memory, and never the count.
+    """
+    offered = node.status.allocatable or {}
+    names = (vendor.resources.count, vendor.resources.memory, vendor.resources.cores)
+    return max((plain_integer(offered[name]) or 0 for name in names if name in offered), default=0)
 
 
 def shake(vendor: Vendor, node: Node, last: Handshake | None, now: float) -> Handshake:
