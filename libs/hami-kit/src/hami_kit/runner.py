@@ -1,6 +1,7 @@
 """Running one service: settings, logging, signals, and an end that is waited for.
 
-One rule: the first SIGTERM or SIGINT asks for a clean stop and waits for it; after ``GRACE`` the work is cancelled.
+One rule: the first SIGTERM or SIGINT asks for a clean stop and waits for it; after ``GRACE``, or at a second signal,
+the work is cancelled, and what survives even that is left behind.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
+from hami_kit.clock import rfc3339
 from hami_kit.errors import SettingsError
 from hami_kit.settings import CommonSettings, Help, load
 
@@ -20,6 +22,9 @@ Serve = Callable[[S, asyncio.Event], Coroutine[Any, Any, None]]
 
 GRACE = 10.0
 """Seconds for a clean stop."""
+
+LAST_GRACE = 5.0
+"""Seconds for cancelled work to end."""
 
 BAD_SETTINGS = 2
 FAILED = 1
@@ -47,22 +52,32 @@ def run(serve: Serve[S], settings_type: type[S]) -> None:
 
 
 async def _until_told(serve: Serve[S], settings: S) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def hear() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, hear)
     work = asyncio.create_task(serve(settings, stop), name="serve")
-    told = asyncio.create_task(stop.wait(), name="stop signal")
-    await asyncio.wait([work, told], return_when=asyncio.FIRST_COMPLETED)
+    await _first(work, stop, timeout=None)
+    await _first(work, hurry, timeout=GRACE)
+    if work.done():
+        return work.result()
+    log.warning("not stopped within %g s, or told twice: cancelling what is left", GRACE)
+    work.cancel()
+    await asyncio.wait([work], timeout=LAST_GRACE)
+    if not work.done():
+        log.critical("not stopped within %g s more: leaving it behind", LAST_GRACE)
+        os._exit(FAILED)  # asyncio would wait for it again, for ever
+    return None
+
+
+async def _first(work: asyncio.Task[None], event: asyncio.Event, *, timeout: float | None) -> None:
+    """Return when the work is done or the event is set, whichever is first."""
+    told = asyncio.create_task(event.wait())
+    await asyncio.wait([work, told], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     told.cancel()
-    if not work.done():
-        await asyncio.wait([work], timeout=GRACE)
-    if not work.done():
-        log.warning("not stopped within %g s: cancelling what is left", GRACE)
-        work.cancel()
-        await asyncio.wait([work])
-        return
-    work.result()
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -71,13 +86,23 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+class _OneLine(logging.Formatter):
+    """One line for each record, a traceback included, so that a log collector keeps it together."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return rfc3339(record.created)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).replace("\r", "").replace("\n", " | ")
+
+
 def _log_to_stderr(level: str) -> None:
     names = logging.getLevelNamesMapping()
     if level.upper() not in names:
         _end(f'HAMI_LOG_LEVEL: "{level}" is no level; write debug, info, warning or error', BAD_SETTINGS)
-    logging.basicConfig(
-        level=names[level.upper()], stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=names[level.upper()], handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "nats", "uvicorn", "opentelemetry"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

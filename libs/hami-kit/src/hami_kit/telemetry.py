@@ -21,6 +21,8 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContex
 from opentelemetry.util.types import AttributeValue
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from hami_kit.errors import SettingsError
+
 TRACEPARENT_ANNOTATION = "hami.io/traceparent"
 
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
@@ -118,7 +120,7 @@ _NOTHING = _Nothing()
 
 def setup(service_name: str, settings: TelemetrySettings) -> Telemetry:
     """Return the process' telemetry: exporting where the settings name an endpoint, else near-free."""
-    wanted = settings.otel_endpoint or settings.otel_traces_endpoint
+    wanted = settings.otel_traces_endpoint or settings.otel_endpoint
     if not wanted or settings.otel_disabled or settings.otel_traces_exporter == "none":
         return Telemetry()
     # imported here: the exporter costs 0.2 s and 10 MB that a process without an endpoint need not pay
@@ -126,6 +128,9 @@ def setup(service_name: str, settings: TelemetrySettings) -> Telemetry:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
     url = settings.otel_traces_endpoint or settings.otel_endpoint.rstrip("/") + "/v1/traces"
+    if not re.match(r"https?://[^/]", url):
+        variable = f"OTEL_EXPORTER_OTLP_{'TRACES_' if settings.otel_traces_endpoint else ''}ENDPOINT"
+        raise SettingsError(variable, f'"{wanted}" is no URL; write one such as http://collector:4318')
     resource = Resource.create({"service.name": settings.otel_service_name or service_name})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
@@ -157,9 +162,6 @@ def parent_of_uid(uid: str) -> str:
     """Return the traceparent that everybody derives from a pod's uid."""
     key = uid.encode()
     return f"00-{blake2b(key, digest_size=16).hexdigest()}-{blake2b(key, digest_size=8).hexdigest()}-01"
-
-
-pod_trace_parent = parent_of_uid
 
 
 def parent_of_pod(pod: Pod) -> str | None:

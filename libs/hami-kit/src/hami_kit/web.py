@@ -5,9 +5,10 @@ One rule: a server belongs to its block; it takes no signals, and when the block
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol, Self
@@ -16,6 +17,7 @@ import msgspec
 import uvicorn
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,6 +25,8 @@ from starlette.types import ASGIApp
 
 from hami_kit.errors import SettingsError
 from hami_kit.setting_values import Address
+
+log = logging.getLogger(__name__)
 
 CERTIFICATES_EVERY = 1.0
 """Seconds between two looks at the certificate's files."""
@@ -50,6 +54,20 @@ class TlsSettings(Protocol):
         ...
 
 
+class ServiceSettings(TlsSettings, Protocol):
+    """The part of ``ServerSettings`` that ``serve_service`` reads."""
+
+    @property
+    def listen(self) -> Address:
+        """Return HAMI_LISTEN."""
+        ...
+
+    @property
+    def health_listen(self) -> Address | None:
+        """Return HAMI_HEALTH_LISTEN."""
+        ...
+
+
 class TlsFiles(Struct, frozen=True, kw_only=True):
     """A certificate with its key, and who may call."""
 
@@ -64,9 +82,10 @@ class TlsFiles(Struct, frozen=True, kw_only=True):
             return None
         return cls(cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca)
 
-    def stamps(self) -> tuple[int, ...]:
-        """Return what changes when a file does."""
-        return tuple(path.stat().st_mtime_ns for path in (self.cert, self.key))
+    def stamps(self) -> tuple[tuple[int, int], ...]:
+        """Return what changes when a file does, or what a link leads to, as in a mounted Secret."""
+        found = (path.stat() for path in (self.cert, self.key, self.client_ca) if path is not None)
+        return tuple((stat.st_ino, stat.st_mtime_ns) for stat in found)
 
 
 class Health(Struct, frozen=True):
@@ -96,11 +115,42 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
 
+class _Certificates:
+    """What a TLS server shows and whom it believes, as of its files; each new connection gets the present state."""
+
+    def __init__(self, tls: TlsFiles) -> None:
+        self._tls = tls
+        self._seen = tls.stamps()
+        self._current = _context(tls)
+        self.front = _context(tls)
+        self.front.sni_callback = self._pick
+
+    def _pick(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._current
+
+    async def follow(self) -> None:
+        """Read the files again when they change. Files in the middle of a change are left until they fit."""
+        while True:
+            await asyncio.sleep(CERTIFICATES_EVERY)
+            try:
+                stamps = self._tls.stamps()
+                if stamps != self._seen:
+                    self._current, self._seen = _context(self._tls), stamps
+                    log.info("read the certificate %s again", self._tls.cert)
+            except (OSError, SettingsError) as e:
+                log.debug("the certificate %s is kept: %s", self._tls.cert, e)
+
+
 @asynccontextmanager
-async def serve(app: ASGIApp, listen: Address, *, tls: TlsFiles | None = None) -> AsyncIterator[Address]:
-    """Serve for the length of a block, which gets the address with its real port; raise SettingsError for one taken."""
-    bound = _bind(listen)
-    with bound:
+async def serve(
+    app: ASGIApp, listen: Address, *, tls: TlsFiles | None = None, variable: str = "HAMI_LISTEN"
+) -> AsyncIterator[Address]:
+    """Serve for the length of a block, which gets the address with its real port.
+
+    Raise SettingsError that names ``variable`` for an address that is taken.
+    """
+    certificates = _certificates(tls)
+    with _bind(listen, variable) as bound:
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -112,11 +162,11 @@ async def serve(app: ASGIApp, listen: Address, *, tls: TlsFiles | None = None) -
             date_header=False,
         )
         config.load()
-        config.ssl = _context(tls) if tls else None
+        config.ssl = certificates.front if certificates else None
         server = _Server(config)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve([bound]), name=f"http {listen}")
-            following = tasks.create_task(_follow(config.ssl, tls), name="certificates") if tls and config.ssl else None
+            following = tasks.create_task(certificates.follow(), name="certificates") if certificates else None
             await server.listening.wait()
             try:
                 yield Address(listen.host, bound.getsockname()[1])
@@ -127,7 +177,33 @@ async def serve(app: ASGIApp, listen: Address, *, tls: TlsFiles | None = None) -
                 await asyncio.wait([serving])
 
 
-def _bind(listen: Address) -> socket.socket:
+@asynccontextmanager
+async def serve_service(
+    settings: ServiceSettings, routes: Sequence[Route], health: Sequence[Route]
+) -> AsyncIterator[Address]:
+    """Serve a service's routes with its TLS; its health beside them, or on HAMI_HEALTH_LISTEN in plain HTTP."""
+    tls = TlsFiles.of(settings)
+    if settings.health_listen is None:
+        async with serve(Starlette(routes=[*routes, *health]), settings.listen, tls=tls) as address:
+            yield address
+        return
+    async with (
+        serve(Starlette(routes=health), settings.health_listen, variable="HAMI_HEALTH_LISTEN"),
+        serve(Starlette(routes=routes), settings.listen, tls=tls) as address,
+    ):
+        yield address
+
+
+def _certificates(tls: TlsFiles | None) -> _Certificates | None:
+    if tls is None:
+        return None
+    try:
+        return _Certificates(tls)
+    except OSError as e:
+        raise SettingsError("HAMI_TLS_CERT", f'"{e.filename}" cannot be read ({e.strerror}); name a PEM file') from e
+
+
+def _bind(listen: Address, variable: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     # the protocol is named because asyncio turns Nagle's algorithm off only for sockets that name it: 40 ms a call
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -136,9 +212,7 @@ def _bind(listen: Address) -> socket.socket:
         bound.bind((listen.host, listen.port))
     except OSError as e:
         bound.close()
-        raise SettingsError(
-            "listen address", f'"{listen}" cannot be listened on ({e.strerror}); name a free one'
-        ) from e
+        raise SettingsError(variable, f'"{listen}" cannot be listened on ({e.strerror}); name a free one') from e
     return bound
 
 
@@ -146,26 +220,15 @@ def _context(tls: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(tls.cert, tls.key)
-        if tls.client_ca is not None:
-            context.load_verify_locations(tls.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as e:
         raise SettingsError("HAMI_TLS_CERT", f'"{tls.cert}" with its key cannot be used ({e}); name a PEM pair') from e
-    return context
-
-
-async def _follow(context: ssl.SSLContext, tls: TlsFiles) -> None:
-    """Load the pair again when its files change; new connections get it. A pair in the middle of a change is left."""
-    seen = tls.stamps()
-    while True:
-        await asyncio.sleep(CERTIFICATES_EVERY)
+    if tls.client_ca is not None:
         try:
-            stamps = tls.stamps()
-            if stamps != seen:
-                context.load_cert_chain(tls.cert, tls.key)
-                seen = stamps
-        except (OSError, ssl.SSLError):
-            continue
+            context.load_verify_locations(tls.client_ca)
+        except (OSError, ssl.SSLError) as e:
+            raise SettingsError("HAMI_TLS_CLIENT_CA", f'"{tls.client_ca}" is no PEM certificate ({e})') from e
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def health_routes(

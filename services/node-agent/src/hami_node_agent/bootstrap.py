@@ -70,7 +70,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         }
         metrics.register(telemetry.metrics, agent)
         app = Starlette(routes=web.health_routes(checks, telemetry.metrics))
-        async with web.serve(app, settings.health_listen) as address:
+        async with web.serve(app, settings.health_listen, variable="HAMI_HEALTH_LISTEN") as address:
             log.info("serving %d cards of %s; health on %s", len(inventory.cards), settings.node_name, address)
             await run(agent, watch, stop)
     await asyncio.to_thread(telemetry.close)

@@ -8,7 +8,6 @@ from hami_kit import web
 from hami_kit.bus import BusSettings
 from hami_kit.settings import load_device_config
 from hami_model import vendors
-from starlette.applications import Starlette
 
 from hami_webhook.app import Rules, Webhook, routes
 from hami_webhook.settings import WebhookSettings
@@ -24,7 +23,7 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     async with buses.connect(BusSettings.of(settings), name="hami-webhook", telemetry=telemetry) as bus:
         webhook = Webhook(bus=bus, catalog=catalog, rules=rules, telemetry=telemetry)
         checks: dict[str, web.Check] = {"nats": lambda: bus.is_connected}
-        app = Starlette(routes=[*routes(webhook), *web.health_routes(checks, telemetry.metrics)])
-        async with web.serve(app, settings.listen, tls=web.TlsFiles.of(settings)):
+        health = web.health_routes(checks, telemetry.metrics)
+        async with web.serve_service(settings, routes(webhook), health):
             await stop.wait()
     telemetry.close()

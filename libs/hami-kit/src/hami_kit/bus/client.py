@@ -15,6 +15,7 @@ from nats import errors as nats_errors
 
 from hami_kit.bus import wire
 from hami_kit.bus.link import Link
+from hami_kit.bus.metrics import BusCollector
 from hami_kit.bus.seam import Bus, BusSettings, BusStatistics, Endpoint, Handle, M, MalformedHook
 from hami_kit.bus.serving import Listening, Serving, Workshop
 from hami_kit.bus.stream import EventStream
@@ -44,6 +45,8 @@ async def connect(
             tasks.create_task(link.run(), name="bus link"),
             tasks.create_task(outbox.run(), name="bus outbox"),
         ]
+        collector = BusCollector(bus.statistics)
+        telemetry.metrics.register(collector)
         try:
             yield bus
             await outbox.wait_empty(timeout=1.0)
@@ -51,6 +54,7 @@ async def connect(
             for task in running:
                 task.cancel()
             workshop.close()
+            telemetry.metrics.unregister(collector)
 
 
 def _nothing(_subject: str, _error: str) -> None:
@@ -70,7 +74,6 @@ class NatsBus:
         self._workshop = workshop
         self._outbox = outbox
         self._events = events
-        self._received = 0
         self._sent = 0
 
     @property

@@ -8,17 +8,20 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from hami_kit.bus.seam import BusSettings
 from hami_kit.clock import Clock
-from hami_kit.errors import BusUnavailable
+from hami_kit.errors import BusUnavailable, SettingsError
 
 log = logging.getLogger(__name__)
 
+SCHEMES = ("nats", "tls", "ws", "wss")
 CONNECT_TIMEOUT = 2
 FLUSH_TIMEOUT = 2
 OUTSTANDING_PINGS = 4
@@ -61,6 +64,9 @@ class Link:
         self._up = asyncio.Event()
         self._heard_at = clock.monotonic()
         self._logged: tuple[str, float] = ("", 0.0)
+        self._servers = _servers(settings.url)
+        self._tls = _trust(settings.ca)
+        _check_creds(settings.creds)
         self.reconnects = 0
 
     @property
@@ -135,7 +141,7 @@ class Link:
 
         settings = self._settings
         options: dict[str, Any] = {
-            "servers": [part.strip() for part in settings.url.split(",")],
+            "servers": self._servers,
             "name": self._name,
             "connect_timeout": CONNECT_TIMEOUT,
             "max_reconnect_attempts": -1,
@@ -149,8 +155,8 @@ class Link:
         }
         if settings.creds is not None:
             options["user_credentials"] = str(settings.creds)
-        if settings.ca is not None:
-            options["tls"] = ssl.create_default_context(cafile=str(settings.ca))
+        if self._tls is not None:
+            options["tls"] = self._tls
         return options
 
     def _hear(self) -> None:
@@ -172,3 +178,37 @@ class Link:
         if text != self._logged[0] or now - self._logged[1] > REPEAT_LOG:
             self._logged = (text, now)
             log.warning("NATS at %s: %s", self._settings.url, text)
+
+
+def _servers(url: str) -> list[str]:
+    servers = [part.strip() for part in url.split(",") if part.strip()]
+    for server in servers or [url]:
+        try:
+            parts = urlsplit(server if "://" in server else f"nats://{server}")
+            usable = parts.scheme in SCHEMES and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise SettingsError("HAMI_NATS_URL", f'"{server}" is no NATS server; write one such as nats://nats:4222')
+    return servers
+
+
+def _trust(ca: Path | None) -> ssl.SSLContext | None:
+    if ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(ca))
+    except (OSError, ssl.SSLError) as e:
+        raise SettingsError("HAMI_NATS_CA", f'"{ca}" cannot be used ({e}); name a PEM certificate') from e
+
+
+def _check_creds(creds: Path | None) -> None:
+    """Refuse credentials that are not there; they are read again for each connection."""
+    if creds is None:
+        return
+    try:
+        problem = "" if "BEGIN NATS USER JWT" in creds.read_text() else "holds no NATS user JWT"
+    except (OSError, ValueError) as e:
+        problem = f"cannot be read ({e})"
+    if problem:
+        raise SettingsError("HAMI_NATS_CREDS", f'"{creds}" {problem}; name a .creds file')
