@@ -6,6 +6,7 @@ webhook has written a ``hami.io/traceparent``.
 """
 
 import re
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from hashlib import blake2b
@@ -24,6 +25,9 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from hami_kit.errors import SettingsError
 
 TRACEPARENT_ANNOTATION = "hami.io/traceparent"
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds for the last spans to leave when a process ends."""
 
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 
@@ -95,10 +99,12 @@ class Telemetry:
         return self._tracer.start_as_current_span(name, context=context, kind=_KINDS[kind], attributes=attributes)
 
     def close(self) -> None:
-        """Send what is left, for a few seconds at most; blocks."""
+        """Send what is left, for ``CLOSE_TIMEOUT`` at most; blocks."""
         if self._provider is not None:
-            self._provider.force_flush(timeout_millis=3000)
-            self._provider.shutdown()
+            # the exporter's own retries outlast any deadline that one can give it
+            closing = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
+            closing.start()
+            closing.join(CLOSE_TIMEOUT)
 
 
 Metrics = CollectorRegistry

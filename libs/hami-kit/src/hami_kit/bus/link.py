@@ -6,6 +6,7 @@ It also knows when NATS was last heard of, which a half-open connection would ot
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -185,7 +186,8 @@ def _servers(url: str) -> list[str]:
     for server in servers or [url]:
         try:
             parts = urlsplit(server if "://" in server else f"nats://{server}")
-            usable = parts.scheme in SCHEMES and bool(parts.hostname) and (parts.port or 1) > 0
+            named = re.fullmatch(r"[\w.:%-]+", parts.hostname or "") is not None
+            usable = parts.scheme in SCHEMES and named and (parts.port or 1) > 0
         except ValueError:
             usable = False
         if not usable:
