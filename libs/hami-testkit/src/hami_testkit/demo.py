@@ -6,6 +6,7 @@ where users would: the API, the bus, the containers' environment, the traces.
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -36,15 +37,23 @@ def main() -> None:
     if options.stop:
         demo_keep.stop(console)
         return
+    if options.keep and demo_keep.is_left_running():
+        console.print("[red]a demo already runs:[/] use it, or stop it first with  make demo STOP=1", highlight=False)
+        sys.exit(1)
     try:
         asyncio.run(_demo(console, options.examples.resolve(), options.report, keep=options.keep))
     except (ProcessFailedError, TimeoutError) as e:
         console.print(f"[red]the demo failed:[/] {e}", highlight=False)
         sys.exit(1)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("interrupted; stopped everything")
+        sys.exit(130)
 
 
 async def _demo(console: Console, examples: Path, report_file: Path | None, *, keep: bool) -> None:
     began = time.monotonic()
+    if (me := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with AsyncExitStack() as cleaning:
         folder = Path(tempfile.mkdtemp(prefix="hami-", dir="/tmp"))
         cleaning.callback(demo_keep.remove, folder)

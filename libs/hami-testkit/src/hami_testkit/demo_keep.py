@@ -1,10 +1,12 @@
 """``make demo KEEP=1``: what is left running, how to talk to it, and how to stop it again."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +22,7 @@ GRACE = 8.0
 def keep(console: Console, system: Stack) -> None:
     """Remember what runs, and say how to talk to it."""
     folder = system.plan.folder
-    pids = [[process.pid, process.spec.name] for process in system.started.running]
+    pids = [[process.pid, process.spec.name, process.spec.ground] for process in system.started.running]
     STATE.parent.mkdir(parents=True, exist_ok=True)
     STATE.write_text(json.dumps({"folder": str(folder), "pids": pids}))
     exports = "\n".join(f"  export {name}={value}" for name, value in system.environment().items())
@@ -42,24 +44,41 @@ def keep(console: Console, system: Stack) -> None:
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
+def is_left_running() -> bool:
+    """Say whether anything of an earlier demo still runs."""
+    return STATE.exists() and any(_is_ours(pid) for pid, *_ in json.loads(STATE.read_text())["pids"])
+
+
 def stop(console: Console) -> None:
     """Stop what an earlier demo left running; only processes that it started itself."""
     if not STATE.exists():
         console.print("no demo was left running")
         return
     state = json.loads(STATE.read_text())
-    ours = [pid for pid, _ in reversed(state["pids"]) if _is_ours(pid)]
-    for pid in ours:
-        os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE
-    while any(_is_ours(pid) for pid in ours) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in ours:
-        if _is_ours(pid):
-            os.kill(pid, signal.SIGKILL)
+    ours = [(pid, ground) for pid, _, ground in state["pids"] if _is_ours(pid)]
+    # as Processes.stop_all does: what others stand on is stopped after them
+    for wave in (False, True):
+        _end([pid for pid, ground in ours if ground is wave])
     remove(Path(state["folder"]))
     STATE.unlink()
-    console.print(f"stopped {len(ours)} processes")
+    console.print(f"stopped {len(ours)} processes", highlight=False)
+
+
+def _end(pids: Sequence[int]) -> None:
+    """Ask processes to stop, then make them."""
+    for pid in pids:
+        _signal(pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    while any(_is_ours(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in pids:
+        _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    if _is_ours(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _is_ours(pid: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from hami_kit import traces
 from hami_kit.telemetry import TRACEPARENT_ANNOTATION
 from hami_kit.traces import Branch, TraceUnavailable
+from hami_model.allocation import Allocation
 from hami_model.bus.messages import Explanation, NodeVerdict
 from msgspec import Struct
 
@@ -14,7 +15,8 @@ from hami_testkit.demo_cluster import DemoCluster, Json, is_running
 SETTLE = 5.0
 """Seconds that the last spans of a pod may take to arrive."""
 
-LAST_SPAN = "Allocate"
+WAY = frozenset({"webhook", "filter", "bind", "confirm"})
+"""The spans of every pod's way; where our agent serves the node, one ``Allocate`` for each device container too."""
 
 
 class Slice(Struct, frozen=True):
@@ -61,32 +63,34 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 async def collect(cluster: DemoCluster, pods: Sequence[Json], *, seconds: Callable[[], float]) -> Report:
-    """Read everything about the pods from where users would."""
+    """Read everything about the pods from where users would, about all of them at once."""
     bookings = {b.allocation.pod.uid: b.allocation for b in (await cluster.snapshot()).bookings}
-    placed, refused = [], []
-    for pod in pods:
-        meta = pod["metadata"]
-        if not is_running(pod):
-            why = await cluster.explain(pod)
-            refused.append(RefusedPod(name=meta["name"], nodes=_reasons(why)))
-            continue
-        allocation = bookings.get(meta["uid"])
-        devices = [
-            Slice(container.name, grant.uuid, grant.memory, grant.cores)
-            for container in (allocation.containers if allocation else ())
-            for grant in container.grants
-        ]
-        placed.append(
-            PlacedPod(
-                name=meta["name"],
-                namespace=meta["namespace"],
-                node=pod["spec"]["nodeName"],
-                devices=devices,
-                env=cluster.environment(pod),
-                trace=await _trace(cluster, pod),
-            )
-        )
+    running = [pod for pod in pods if is_running(pod)]
+    waiting = [pod for pod in pods if not is_running(pod)]
+    placed = await asyncio.gather(*(_placed(cluster, pod, bookings.get(pod["metadata"]["uid"])) for pod in running))
+    refused = await asyncio.gather(*(_refused(cluster, pod) for pod in waiting))
     return Report(placed=placed, refused=refused, seconds=round(seconds(), 2))
+
+
+async def _placed(cluster: DemoCluster, pod: Json, allocation: Allocation | None) -> PlacedPod:
+    devices = [
+        Slice(container.name, grant.uuid, grant.memory, grant.cores)
+        for container in (allocation.containers if allocation else ())
+        for grant in container.grants
+    ]
+    ours = pod["spec"]["nodeName"] in {agent.node for agent in cluster.system.plan.agents}
+    return PlacedPod(
+        name=pod["metadata"]["name"],
+        namespace=pod["metadata"]["namespace"],
+        node=pod["spec"]["nodeName"],
+        devices=devices,
+        env=cluster.environment(pod),
+        trace=await _trace(cluster, pod, served=len({d.container for d in devices}) if ours else 0),
+    )
+
+
+async def _refused(cluster: DemoCluster, pod: Json) -> RefusedPod:
+    return RefusedPod(name=pod["metadata"]["name"], nodes=_reasons(await cluster.explain(pod)))
 
 
 def _reasons(why: Explanation | None) -> dict[str, dict[str, str]]:
@@ -102,21 +106,24 @@ def _cards(verdict: NodeVerdict) -> dict[str, str]:
     }
 
 
-async def _trace(cluster: DemoCluster, pod: Json) -> TraceTree | None:
-    """Return the pod's trace, once the device plugin's part of it has arrived where our agent serves the node."""
+async def _trace(cluster: DemoCluster, pod: Json, served: int) -> TraceTree | None:
+    """Return the pod's trace, once its way has arrived with ``served`` Allocates, or what there is after a while."""
     parent = (pod["metadata"].get("annotations") or {}).get(TRACEPARENT_ANNOTATION, "")
     if not parent:
         return None
-    served = pod["spec"]["nodeName"] in {agent.node for agent in cluster.system.plan.agents}
     tree: TraceTree | None = None
     try:
         async with asyncio.timeout(SETTLE):
-            while tree is None or (served and LAST_SPAN not in names(tree)):
-                tree = await _read(cluster, parent.split("-")[1])
+            while not _is_whole(tree := await _read(cluster, parent.split("-")[1]), served):
                 await asyncio.sleep(0.05)
     except TimeoutError:
         return tree
     return tree
+
+
+def _is_whole(tree: TraceTree | None, served: int) -> bool:
+    found = names(tree) if tree is not None else []
+    return set(found) >= WAY and found.count("Allocate") >= served
 
 
 async def _read(cluster: DemoCluster, trace_id: str) -> TraceTree | None:
@@ -131,6 +138,6 @@ def _plain(branch: Branch) -> TraceTree:
     return TraceTree(branch.name, round(branch.ms, 2), [_plain(child) for child in branch.children])
 
 
-def names(tree: TraceTree) -> set[str]:
+def names(tree: TraceTree) -> list[str]:
     """Return the names of all spans of a tree."""
-    return {tree.name}.union(*(names(child) for child in tree.children))
+    return [tree.name, *(name for child in tree.children for name in names(child))]

@@ -1,7 +1,8 @@
 """What the demo prints: each pod as it happens, then tables, then one trace."""
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,21 +16,23 @@ from hami_testkit.stack import Stack
 
 SHOWN_ENV = ("NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_", "ASCEND_", "NPU_", "CAMBRICON_")
 HIDDEN_ENV = ("CUDA_DEVICE_MEMORY_SHARED_CACHE",)
+SHORT_ID = re.compile(r"^(GPU-[0-9a-f]{8})-.*$")
 
 
 async def run_pods(console: Console, cluster: DemoCluster, files: Sequence[Path]) -> list[Json]:
     """Apply the manifests and tell what becomes of each pod as it happens; return the pods as they then are."""
-    names: set[str] = set()
+    names: list[str] = []
     told: set[str] = set()
     for file in files:
         pods, warnings = await cluster.apply(file)
-        names |= {pod["metadata"]["name"] for pod in pods}
+        names += [pod["metadata"]["name"] for pod in pods]
         console.print(f"[bold]apply[/] {file.parent.name}/{file.name}", highlight=False)
         for warning in warnings:
-            console.print(f"  [yellow]warning[/] {warning}", highlight=False)
+            console.print(f"  [yellow]warning[/] {warning}", highlight=False, soft_wrap=True)
         # one manifest after another, so that every run places alike
-        await _settle(console, cluster, names, told)
-    return [pod for pod in await cluster.pods() if pod["metadata"]["name"] in names]
+        await _settle(console, cluster, set(names), told)
+    found = {pod["metadata"]["name"]: pod for pod in await cluster.pods()}
+    return [found[name] for name in names if name in found]
 
 
 async def _settle(console: Console, cluster: DemoCluster, names: set[str], told: set[str]) -> None:
@@ -40,7 +43,7 @@ async def _settle(console: Console, cluster: DemoCluster, names: set[str], told:
                 name = pod["metadata"]["name"]
                 if name in names - told and (line := _fate(pod)):
                     told.add(name)
-                    console.print(f"  {line}", highlight=False)
+                    console.print(f"  {line}", highlight=False, soft_wrap=True)
             await asyncio.sleep(0.05)
 
 
@@ -57,33 +60,43 @@ def _fate(pod: Json) -> str:
 
 
 def result(console: Console, report: Report) -> None:
-    """Show who got which slice of which card, and why the others wait."""
-    table = Table(title="Who got what", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in ("POD", "NODE", "CONTAINER", "DEVICE", "MEMORY MiB", "CORES %", "ENV OF THE CONTAINER"):
-        table.add_column(column, justify="right" if column in {"MEMORY MiB", "CORES %"} else "left", overflow="fold")
+    """Show who got which slice of which card, what each container sees of it, and why the others wait."""
+    slices = _table("POD", "NODE", "CONTAINER", "CARD", "MEMORY MiB", "CORES %")
+    sees = _table("POD", "CONTAINER", "ENVIRONMENT")
     for pod in report.placed:
-        _add_pod(table, pod)
-    console.print()
-    console.print(table)
+        for i, got in enumerate(pod.devices):
+            head = (pod.name, pod.node) if i == 0 else ("", "")
+            slices.add_row(*head, got.container, got.id, str(got.memory_mib), str(got.cores))
+        for i, (container, env) in enumerate(pod.env.items()):
+            sees.add_row(pod.name if i == 0 else "", container, _seen(pod, env))
+    _show(console, "Who got which slice of which card", slices)
+    _show(console, "What the containers see (… stands for the rest of the card's id)", sees)
     for refused in report.refused:
-        console.print(f"\n[bold]Why {refused.name} waits[/]")
-        why = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("NODE", "CARD", "REASON"):
-            why.add_column(column, overflow="fold")
+        why = _table("NODE", "CARD", "REASON")
         for node, cards in refused.nodes.items():
             for i, (card, reason) in enumerate(cards.items()):
-                why.add_row(node if i == 0 else "", card, reason)
-        console.print(why)
+                why.add_row(node if i == 0 else "", "(none that was asked for)" if card == "*" else card, reason)
+        _show(console, f"Why {refused.name} waits", why)
 
 
-def _add_pod(table: Table, pod: PlacedPod) -> None:
-    told: set[str] = set()
-    for i, got in enumerate(pod.devices):
-        env = {} if got.container in told else pod.env.get(got.container, {})
-        told.add(got.container)
-        shown = " ".join(f"{k}={v}" for k, v in sorted(env.items()) if k.startswith(SHOWN_ENV) and k not in HIDDEN_ENV)
-        head = (pod.name, pod.node) if i == 0 else ("", "")
-        table.add_row(*head, got.container, got.id, str(got.memory_mib), str(got.cores), shown)
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in {"MEMORY MiB", "CORES %"} else "left", overflow="fold")
+    return table
+
+
+def _show(console: Console, title: str, table: Table) -> None:
+    console.print(f"\n[bold]{title}[/]", highlight=False)
+    console.print(table)
+
+
+def _seen(pod: PlacedPod, env: Mapping[str, str]) -> str:
+    """Return the variables that make the slice, with the ids of the pod's cards cut short."""
+    text = " ".join(f"{k}={v}" for k, v in sorted(env.items()) if k.startswith(SHOWN_ENV) and k not in HIDDEN_ENV)
+    for device in pod.devices:
+        text = text.replace(device.id, SHORT_ID.sub(r"\1…", device.id))
+    return text
 
 
 async def one_trace(console: Console, system: Stack, report: Report) -> None:

@@ -102,11 +102,18 @@ async def start(plan: Plan, started: Processes) -> Stack:
     """Start every part and wait until it is ready; whoever holds ``started`` stops them."""
     at = _addresses(plan)
     running = Stack(plan, started, at)
-    for wave in (_ground(plan, at), _services(plan, at), [_agent(plan, at, a) for a in plan.agents]):
-        waiting = [await started.start(spec) for spec in wave]
-        for process in waiting:
-            await process.wait_ready(READY_DEADLINE)
+    ground = [await started.start(spec) for spec in _ground(plan, at)]
+    # webhook and extender need the bus alone, and wait for it by themselves; the others read the kubeconfig
+    first = [await started.start(spec) for spec in (_webhook(plan, at), _extender(plan, at))]
+    await _wait_ready(ground)
+    agents = [_agent(plan, at, agent) for agent in plan.agents]
+    await _wait_ready([*first, *[await started.start(spec) for spec in (_allocator(plan, at), *agents)]])
     return running
+
+
+async def _wait_ready(waiting: Sequence[Running]) -> None:
+    for process in waiting:
+        await process.wait_ready(READY_DEADLINE)
 
 
 def _addresses(plan: Plan) -> Addresses:
@@ -126,10 +133,10 @@ def _ground(plan: Plan, at: Addresses) -> list[Spec]:
     """Return what everything else stands on: NATS, the cluster, the trace sink."""
     file = plan.folder / "nats.conf"
     file.write_text(NATS_CONFIG.format(port=_port(at.nats), folder=plan.folder))
-    specs = [Spec(name="nats", command=[str(BIN / "nats-server"), "-c", str(file)])]
+    specs = [Spec(name="nats", command=[str(BIN / "nats-server"), "-c", str(file)], ground=True)]
     if plan.traces:
         command = [str(BIN / "python"), "-m", "hami_testkit.tracesink", "--listen", _listen(at.traces)]
-        specs.append(Spec(name="traces", command=command, ready_url=f"{at.traces}/api/traces"))
+        specs.append(Spec(name="traces", command=command, ready_url=f"{at.traces}/api/traces", ground=True))
     if plan.kubeconfig is None:
         specs.append(_standin(plan, at))
     return specs
@@ -144,7 +151,7 @@ def _standin(plan: Plan, at: Addresses) -> Spec:
         file.write_text(yaml.safe_dump(scheduler_config(at.extender)))
         command += ["--scheduler-config", str(file), "--webhook", f"{at.webhook}/webhook"]
         command += ["--kubelets", "--kubelet-root", str(plan.folder / "k")]
-    return Spec(name="standin", command=command, ready_url=f"{at.api}/readyz")
+    return Spec(name="standin", command=command, ready_url=f"{at.api}/readyz", ground=True)
 
 
 def scheduler_config(extender: str) -> dict[str, Any]:
@@ -170,18 +177,17 @@ def scheduler_config(extender: str) -> dict[str, Any]:
 
 
 def _services(plan: Plan, at: Addresses) -> list[Spec]:
-    return [
-        _allocator(plan, at),
-        *(
-            Spec(
-                name=name,
-                command=[str(BIN / f"hami-{name}")],
-                env={**_common(plan, at), "HAMI_LISTEN": _listen(url)},
-                ready_url=f"{url}/readyz",
-            )
-            for name, url in (("webhook", at.webhook), ("extender", at.extender))
-        ),
-    ]
+    return [_allocator(plan, at), _webhook(plan, at), _extender(plan, at)]
+
+
+def _webhook(plan: Plan, at: Addresses) -> Spec:
+    env = {**_common(plan, at), "HAMI_LISTEN": _listen(at.webhook)}
+    return Spec(name="webhook", command=[str(BIN / "hami-webhook")], env=env, ready_url=f"{at.webhook}/readyz")
+
+
+def _extender(plan: Plan, at: Addresses) -> Spec:
+    env = {**_common(plan, at), "HAMI_LISTEN": _listen(at.extender)}
+    return Spec(name="extender", command=[str(BIN / "hami-extender")], env=env, ready_url=f"{at.extender}/readyz")
 
 
 def _allocator(plan: Plan, at: Addresses) -> Spec:
