@@ -52,7 +52,7 @@ class Webhook:
             return reviews.refuse(None, code=e.code, message=str(e))
         try:
             raw, pod = _pod_of(review)
-        except msgspec.DecodeError as e:
+        except reviews.UNREADABLE as e:
             return reviews.refuse(review, code=400, message=f"the object is no pod: {e}")
         with self._telemetry.span("webhook", root=True, pod=pod.metadata.name or pod.metadata.generate_name):
             return await self._decide(review, raw, pod)

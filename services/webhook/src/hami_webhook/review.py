@@ -48,6 +48,10 @@ class Review(Struct, frozen=True, rename="camel"):
         return bytes(self.request.object) if self.request else b"null"
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, no text, or nested without end."""
+
+
 class BadReviewError(Exception):
     """The body is no AdmissionReview; ``code`` is the status inside the answer."""
 
@@ -67,7 +71,7 @@ def read(body: bytes, content_type: str) -> Review:
         raise BadReviewError(400, f"contentType={content_type}, expected application/json")
     try:
         review = _DECODER.decode(body)
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         raise BadReviewError(400, f"the body is no AdmissionReview: {e}") from e
     if review.api_version not in VERSIONS or review.kind != "AdmissionReview":
         seen = f"{review.api_version}/{review.kind}"
