@@ -39,6 +39,9 @@ class _NodeList(Struct, frozen=True):
     items: list[msgspec.Raw] | None = None
 
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, no text, or nested without end."""
+
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _POD = msgspec.json.Decoder(Pod)
 _NAMES = msgspec.json.Decoder(list[str] | None)
@@ -52,7 +55,7 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw]:
     """Split a body into its top-level fields, names folded as Go folds them."""
     try:
         return {name.lower(): value for name, value in _FIELDS.decode(body or b"null").items()}
-    except (msgspec.DecodeError, AttributeError) as e:
+    except _UNREADABLE as e:
         raise BadArgsError(f"the request body is no JSON object: {e}") from e
 
 
@@ -71,7 +74,7 @@ def read_filter(body: bytes) -> FilterArgs:
             None if raw_nodes is None else [_NODE.decode(node) for node in raw_nodes],
             raw_nodes,
         )
-    except msgspec.ValidationError as e:
+    except _UNREADABLE as e:
         raise BadArgsError(f"the extender args cannot be read: {e}") from e
 
 
@@ -82,7 +85,7 @@ def read_bind(body: bytes) -> BindArgs:
     for name in ("PodName", "PodNamespace", "PodUID", "Node"):
         try:
             value = _TEXT.decode(fields.get(name.lower(), _NULL))
-        except msgspec.DecodeError as e:
+        except _UNREADABLE as e:
             raise BadArgsError(f"the extender binding args lack {name}: {e}") from e
         if not value:
             raise BadArgsError(f"the extender binding args have an empty {name}")
