@@ -6,6 +6,7 @@ where users would: the API, the bus, the containers' environment, the traces.
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from rich.console import Console
 from hami_testkit import demo_keep, demo_report, demo_views
 from hami_testkit.demo_cluster import DemoCluster
 from hami_testkit.processes import Processes, ProcessFailedError
-from hami_testkit.stack import Agent, Plan, start
+from hami_testkit.stack import Agent, Plan, Stack, start
 
 EXAMPLES = ("nvidia", "ascend", "cambricon")
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -41,16 +42,20 @@ def main() -> None:
         console.print("[red]a demo already runs:[/] use it, or stop it first with  make demo STOP=1", highlight=False)
         sys.exit(1)
     try:
-        asyncio.run(_demo(console, options.examples.resolve(), options.report, keep=options.keep))
+        left = asyncio.run(_demo(console, options.examples.resolve(), options.report, keep=options.keep))
     except (ProcessFailedError, TimeoutError) as e:
         console.print(f"[red]the demo failed:[/] {e}", highlight=False)
         sys.exit(1)
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("interrupted; stopped everything")
         sys.exit(130)
+    if left is not None:
+        # end at once: the handles of asyncio kill their processes when they are collected
+        sys.stdout.flush()
+        os._exit(0)
 
 
-async def _demo(console: Console, examples: Path, report_file: Path | None, *, keep: bool) -> None:
+async def _demo(console: Console, examples: Path, report_file: Path | None, *, keep: bool) -> Stack | None:
     began = time.monotonic()
     if (me := asyncio.current_task()) is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
@@ -76,8 +81,9 @@ async def _demo(console: Console, examples: Path, report_file: Path | None, *, k
         if keep:
             cleaning.pop_all()
             demo_keep.keep(console, system)
-            return
+            return system
     console.print(f"stopped everything; the whole took {time.monotonic() - began:.1f} s", highlight=False)
+    return None
 
 
 def plan(folder: Path, examples: Path) -> Plan:

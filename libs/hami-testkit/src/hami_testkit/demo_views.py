@@ -14,7 +14,7 @@ from hami_testkit.demo_report import PlacedPod, Report
 from hami_testkit.processes import BIN
 from hami_testkit.stack import Stack
 
-SHOWN_ENV = ("NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_", "ASCEND_", "NPU_", "CAMBRICON_")
+SHOWN_ENV = ("NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_", "ASCEND_", "NPU_", "CAMBRICON_", "VIRTUAL_DEVICES")
 HIDDEN_ENV = ("CUDA_DEVICE_MEMORY_SHARED_CACHE",)
 SHORT_ID = re.compile(r"^(GPU-[0-9a-f]{8})-.*$")
 
