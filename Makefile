@@ -7,7 +7,7 @@ UV := .tools/bin/uv
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format perf proto clean
+.PHONY: help setup demo test check format perf proto clean planted
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ format: setup ## Rewrite the sources in the house format
 
 perf: setup ## Filter latency through the running services, written to a table
 	@$(BIN)/python -m tests.perf.filter_latency
+
+planted: setup ## Plant known bugs in copies of the checkout and see the tests turn red (ARGS=name ...)
+	@$(BIN)/python -m tests.planted.run $(ARGS)
 
 KUBELET := libs/hami-kit/src/hami_kit/kubelet
 proto: setup ## Regenerate the kubelet's gRPC code from its two .proto files

@@ -227,7 +227,7 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
 
     @rule(back=st.integers(1, 6))
     def an_old_unbound_sight_comes_again(self, back: int) -> None:
-        old = self.api.log[-back:][:1]
+        old = self.api.log[: self.allocator.position][-back:][:1]
         if old and old[0][1] and not old[0][0].spec.node_name:
             self.allocator.sight(old[0][0])
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 from hami_model.charge import Charge
+from hami_model.device import Device
 from hami_model.fleet import Fleet
 from hami_model.objects import Meta, Node
 from hami_testkit.builders import a_card, a_catalog, a_fleet, a_node, a_pod
@@ -129,27 +130,38 @@ CHANGES = st.lists(
 )
 
 
+def boxes(numbers: list[int]) -> list[Device]:
+    """Return boxes of 24 cards each: when the first node's cards go, the gap is large enough to be closed."""
+    return [a_card(f"GPU-{number}-{card}", numa=number) for number in numbers for card in range(24)]
+
+
 @given(CHANGES)
 def test_the_columns_are_what_the_lists_and_bookings_say(changes: list[tuple[str, int, object]]) -> None:
     """Whatever comes in whatever order: rows, sums and names equal a fleet built afresh from the end state."""
-    fleet, listed, booked = Fleet(a_catalog()), dict[str, list[int]](), list[tuple[str, int]]()
+    fleet, listed, booked = Fleet(a_catalog()), {"node-0": [0, 1, 2], "node-1": [3]}, list[tuple[str, int]]()
+    for node, numbers in listed.items():
+        fleet.set_devices(node, WORD, boxes(numbers))
     for kind, number, what in changes:
         node = f"node-{number}"
         if kind == "list" and isinstance(what, list):
             listed[node] = what
-            fleet.set_devices(node, WORD, [a_card(f"GPU-{n}", numa=n) for n in what])
+            fleet.set_devices(node, WORD, boxes(what))
         elif kind == "charge" and isinstance(what, int):
             booked.append((node, what))
-            fleet.charge(node, {(WORD, f"GPU-{what}"): HALF})
+            fleet.charge(node, {(WORD, f"GPU-{what}-1"): HALF})
         else:
             listed.pop(node, None)
             fleet.drop(node)
+    for node, numbers in listed.items():
+        for what in numbers:
+            booked.append((node, what))
+            fleet.charge(node, {(WORD, f"GPU-{what}-1"): HALF})
 
     fresh = Fleet(a_catalog())
     for node, numbers in listed.items():
-        fresh.set_devices(node, WORD, [a_card(f"GPU-{n}", numa=n) for n in numbers])
+        fresh.set_devices(node, WORD, boxes(numbers))
     for node, number in booked:
-        fresh.charge(node, {(WORD, f"GPU-{number}"): HALF})
+        fresh.charge(node, {(WORD, f"GPU-{number}-1"): HALF})
 
     assert {node for node, numbers in listed.items() if numbers} == set(fleet.nodes)
     for node in fleet.nodes:
