@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hami_model import config, vendors
 from hami_model.allocation import Allocation, State
 from hami_model.charge import Card, Charge, charge
@@ -329,3 +330,4 @@ def fits(use: Charge) -> bool:
 
 TestCardsAreGivenOnce = CardsAreGivenOnce.TestCase
 TestCardsAreGivenOnce.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestCardsAreGivenOnce = pytest.mark.timeout(300)(TestCardsAreGivenOnce)
