@@ -36,6 +36,7 @@ class Spec(Struct, frozen=True, kw_only=True):
     ready_url: str = ""
     ground: bool = False
     """Whether others stand on it, so that it is stopped after them."""
+    grace: float = STOP_GRACE
 
 
 class Running:
@@ -83,7 +84,7 @@ class Running:
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                async with asyncio.timeout(STOP_GRACE):
+                async with asyncio.timeout(self.spec.grace):
                     await self._process.wait()
             except TimeoutError:
                 self._process.kill()

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import Any
 
 import uvicorn
+from google.protobuf.message import DecodeError
 from msgspec import Struct
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -128,7 +129,10 @@ def app(sink: TraceSink) -> Starlette:
 
     async def take(request: Request) -> Response:
         body = await request.body()
-        sink.take(gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body)
+        try:
+            sink.take(gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body)
+        except (DecodeError, OSError, EOFError) as e:
+            return _bad(f"the body is no OTLP trace export in protobuf: {e}")
         return Response(ExportTraceServiceResponse().SerializeToString(), media_type="application/x-protobuf")
 
     async def one(request: Request) -> Response:
@@ -140,7 +144,10 @@ def app(sink: TraceSink) -> Starlette:
         return JSONResponse({"data": [jaeger(trace_id, spans)], "total": 1, "limit": 0, "offset": 0, "errors": None})
 
     async def many(request: Request) -> Response:
-        limit = int(request.query_params.get("limit", "20"))
+        text = request.query_params.get("limit", "20")
+        if not text.isdecimal():
+            return _bad(f'limit "{text}" is no number: write how many traces are wanted')
+        limit = int(text)
         data = [jaeger(i, sink.trace(i)) for i in sink.newest(limit)]
         return JSONResponse({"data": data, "total": len(data), "limit": limit, "offset": 0, "errors": None})
 
@@ -151,6 +158,10 @@ def app(sink: TraceSink) -> Starlette:
             Route("/api/traces", many),
         ]
     )
+
+
+def _bad(sentence: str) -> JSONResponse:
+    return JSONResponse({"data": None, "errors": [{"code": 400, "msg": sentence}]}, status_code=400)
 
 
 def main() -> None:
