@@ -81,6 +81,7 @@ def test_no_cards_are_no_cards(text: str) -> None:
         ("[1]", "card 0 must be a JSON object"),
         ("{}", "must be a JSON list"),
         ("GPU-0,10,24564,100,T,0,true:", "is not JSON"),
+        pytest.param("[" * 5000 + "]" * 5000, "is not JSON", id="nested without end"),
         ('[{"id":""}]', "must not be empty"),
         ('[{"id":"a,b"}]', "nor hold any of"),
         ('[{"id":"A"},{"id":"A"}]', "card A is published twice"),

@@ -1,13 +1,16 @@
 """What node-agents say, and what it changes."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import pytest
 from hami_model.allocation import State
 from hami_model.annotations import encode_register
 from hami_model.bus.messages import Confirm, Done, FilterPod, Heartbeat, Inventory, Placed, Refuse, Refused
 from hami_model.device import Device
 from hami_model.life import BindSent, Bound
 from hami_model.objects import PodRef
+from msgspec import structs
 
 from .conftest import REGISTER, Bench, a_node, a_pod
 
@@ -38,6 +41,26 @@ def test_an_inventory_brings_cards(bench: Bench) -> None:
 
     assert ["GPU-a"] == [device.id for device in bench.world.fleet.devices("agent-1")]
     assert "agent-1" in bench.duty.nodes
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"memory": 10**30}, f"card 0 has devmem {10**30}, which is not from"),
+        ({"slots": 2**40}, f"card 0 has count {2**40}, which is not from"),
+        ({"id": "a,b"}, "card 0 has the id 'a,b': it must not be empty nor hold any of , : ;"),
+    ],
+)
+def test_an_inventory_of_impossible_cards_is_refused(bench: Bench, facts: dict[str, Any], why: str) -> None:
+    """Numbers that no column holds and ids that no annotation holds change nothing; the card and the key are named."""
+    bench.see(a_node("agent-1", annotations={}))
+    told = an_inventory("agent-1", "GPU-a")
+
+    answer = bench.agents.inventory(structs.replace(told, devices=[structs.replace(told.devices[0], **facts)]))
+
+    assert isinstance(answer, Refused)
+    assert answer.error.startswith(f"the inventory of node agent-1 cannot be believed: {why}")
+    assert () == bench.world.nodes.devices("agent-1")
 
 
 def test_an_inventory_of_cards_that_a_plugin_registers_is_turned_away(bench: Bench) -> None:

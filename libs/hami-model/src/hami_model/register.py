@@ -31,6 +31,11 @@ def encode_register(devices: Iterable[Device]) -> str:
     return msgspec.json.encode([_raw(device) for device in devices]).decode()
 
 
+def check_devices(devices: Iterable[Device]) -> None:
+    """Refuse one vendor's cards that no node could publish; raise ``MalformedInventory`` as reading them would."""
+    decode_register(encode_register(devices), "")
+
+
 def decode_links(text: str) -> dict[str, dict[str, int]]:
     """Read NVIDIA's pair scores: card -> other card -> score."""
     links: dict[str, dict[str, int]] = {}
@@ -51,7 +56,7 @@ def encode_links(links: Mapping[str, Mapping[str, int]]) -> str:
 def _listed(text: str, what: str) -> list[Any]:
     try:
         raw = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # the latter: nested without end
         raise MalformedInventory(f"{what} is not JSON: {error}") from error
     if raw is not None and not isinstance(raw, list):
         raise MalformedInventory(f"{what} must be a JSON list")

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from hami_kit.clock import Clock
 from hami_model.allocation import State
 from hami_model.bus.messages import Confirm, Done, Heartbeat, Inventory, NodeAnswer, Refuse, Refused
+from hami_model.errors import MalformedInventory
 from hami_model.life import Bound, Confirmed, Entry
 from hami_model.observe import recount
+from hami_model.register import check_devices
 
 from hami_allocator.facts import Fact
 from hami_allocator.nodes import Change
@@ -33,6 +35,11 @@ class Agents:
         foreign = [device.id for device in told.devices if device.vendor not in told.vendors]
         if foreign:
             return Refused(error=f"device {foreign[0]} belongs to no vendor that the inventory of {told.node} names")
+        try:
+            for word in told.vendors:
+                check_devices(device for device in told.devices if device.vendor == word)
+        except MalformedInventory as error:
+            return Refused(error=f"the inventory of node {told.node} cannot be believed: {error}")
         self.note(self._world.nodes.told(told, self._clock.monotonic()))
         self._world.duty.registered(told.node)
         for word in told.vendors:

@@ -138,7 +138,7 @@ def _mig(uses: Sequence[NodeUse], entries: Sequence[Entry], *, legacy: bool) -> 
         if text and entry.node in nodes:
             try:
                 instances = msgspec.json.decode(text, type=list[MigInstance])
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):  # the latter: nested without end
                 continue
             yield from mig_samples(nodes[entry.node], instances, legacy=legacy)
 

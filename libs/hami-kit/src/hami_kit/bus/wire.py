@@ -15,6 +15,9 @@ from hami_kit.errors import BadMessage
 
 NODE_PREFIX = f"{subjects.PREFIX}.node."
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, no text, or nested without end."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -36,7 +39,7 @@ def read_message(subject: str, data: bytes, kind: Any) -> Any:
     """
     try:
         message = decoder(kind).decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except _UNREADABLE as e:
         raise BadMessage(f"{subject}: the message cannot be read: {e}") from e
     if subject.startswith(NODE_PREFIX):
         node = getattr(message, "node", None)
@@ -49,13 +52,13 @@ def read_answer(subject: str, data: bytes, kind: Any) -> Any:
     """Read an answer; raise BadMessage, with the peer's reason if any, where it is none of what was asked for."""
     try:
         return decoder(kind).decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except _UNREADABLE as e:
         raise BadMessage(f"{subject}: {_refusal(data) or f'the answer cannot be read: {e}'}") from e
 
 
 def _refusal(data: bytes) -> str:
     try:
         refused: Refused = decoder(Refused).decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return ""
     return refused.error
