@@ -4,7 +4,7 @@ import pytest
 from hami_model.bus.messages import QuotaDenied
 from hami_model.charge import Charge
 from hami_model.fleet import Fleet
-from hami_model.quota import Quotas
+from hami_model.quota import Quotas, complaints
 from hami_testkit.builders import a_card, a_catalog, a_fleet, a_node, a_pod
 from hami_testkit.deciding import cards, placed, refused
 
@@ -121,6 +121,33 @@ def test_of_several_quotas_the_lowest_limit_counts() -> None:
 def test_a_value_that_is_no_whole_number_limits_nothing() -> None:
     """HAMi compat: ``1.5`` is not read."""
     assert {} == quotas(mem="1.5").view("team-a")
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "sentence"),
+    [
+        (MEM, "10Gi", f"{MEM} 10Gi is too much to limit anything: it counts MiB: write 10240"),
+        (MEM, 16777216, f"{MEM} 16777216 is too much to limit anything: it counts MiB: write 16"),
+        (MEM, "1500m", f"{MEM} 1500m sets no limit: write a whole number of MiB, such as 2"),
+        (MEM, "lots", f"{MEM} lots sets no limit: write a whole number of MiB, such as 1"),
+        (CORES, "0.5", f"{CORES} 0.5 sets no limit: write a whole number of percent of a card's cores, such as 1"),
+        (
+            "limits.cambricon.com/mlu.smlu.vmemory",
+            "16Gi",
+            "limits.cambricon.com/mlu.smlu.vmemory 16Gi is too much to limit anything: it counts units of 256 MiB: "
+            "write 64",
+        ),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_complained_of(key: str, written: int | str, sentence: str) -> None:
+    """HAMi is silent where a quota limits nothing; here its author hears the key, the value and what to write."""
+    assert [sentence] == list(complaints({key: written, "cpu": "1.5"}, a_catalog()))
+
+
+@pytest.mark.parametrize("hard", [{}, {MEM: 0}, {MEM: "2k", CORES: 400}, {MEM: "16777215"}, {"requests.cpu": "1.5"}])
+def test_a_limit_that_can_be_meant_is_not(hard: dict[str, int | str]) -> None:
+    """Whatever is not ours, or in its unit, is in order."""
+    assert [] == list(complaints(hard, a_catalog()))
 
 
 def test_what_is_given_back_is_free_again() -> None:

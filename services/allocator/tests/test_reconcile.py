@@ -166,3 +166,21 @@ def test_a_pod_asks_by_limits_or_requests_of_any_container(bench: Bench) -> None
 
     assert asks_for_any(asked, names)
     assert not asks_for_any(a_pod("web", gpu=0), names)
+
+
+async def test_a_quota_that_cannot_be_meant_is_told_of_once(bench: Bench) -> None:
+    """Its status changes with every pod; its author hears of it again when it was mended and is wrong once more."""
+    watching = Watching(bench)
+    wrong, right = {"limits.nvidia.com/gpumem": "10Gi"}, {"limits.nvidia.com/gpumem": "10240"}
+
+    for hard in (wrong, wrong, right, wrong):
+        quota = ResourceQuota(metadata=ObjectMeta(name="q", namespace="team-a"), spec=QuotaSpec(hard=dict(hard)))
+        watching.reconcile.quota_changed(ChangeKind.MODIFIED, quota)
+        await watching.settle()
+
+    told = [fact for fact in bench.duty.facts if fact.kind == "malformed"]
+    expected = (
+        "ResourceQuota team-a/q: limits.nvidia.com/gpumem 10Gi is too much to limit anything: it counts MiB: "
+        "write 10240"
+    )
+    assert [("team-a/q", expected)] * 2 == [(fact.subject, fact.data["error"]) for fact in told]

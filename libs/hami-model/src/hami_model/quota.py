@@ -4,14 +4,15 @@ One rule: limits come from ResourceQuota objects (``limits.<resource>``), use fr
 books; several objects in one namespace all hold, so the lowest limit of a key counts. Memory is kept in MiB.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
 from hami_model.bus.messages import QuotaDenied
 from hami_model.catalog import Catalog
 from hami_model.charge import Charges
-from hami_model.units import plain_integer
+from hami_model.limits import MOST_MEMORY
+from hami_model.units import MIB, plain_integer, rounded_up
 from hami_model.vendor import Vendor
 
 Quantity = str | int | float
@@ -40,6 +41,23 @@ QuotaView = Mapping[str, Room]
 """The room of one namespace by vendor word; a vendor without limit is absent."""
 
 UNLIMITED: QuotaView = {}
+
+
+def complaints(hard: Mapping[str, Quantity], catalog: Catalog) -> Iterator[str]:
+    """Say of each limit that cannot be meant what is wrong and what to write; it limits nothing, as with HAMi."""
+    for vendor in catalog.vendors:
+        names = vendor.resources
+        for resource, unit in ((names.memory, _unit(vendor)), (names.cores, "percent of a card's cores")):
+            written = hard.get(_PREFIX + resource)
+            if not resource or written is None:
+                continue
+            value = rounded_up(written) or 0
+            meant = value // MIB // _factor(vendor)
+            if plain_integer(written) is None:
+                nearest = value or 1
+                yield f"{_PREFIX}{resource} {written} sets no limit: write a whole number of {unit}, such as {nearest}"
+            elif resource == names.memory and value * _factor(vendor) >= MOST_MEMORY and meant:
+                yield f"{_PREFIX}{resource} {written} is too much to limit anything: it counts {unit}: write {meant}"
 
 
 class Quotas:
@@ -149,6 +167,11 @@ class Quotas:
         """Return the lowest limit that any ResourceQuota sets."""
         quotas = self._hard.get(namespace, {}).values()
         return min((limits[resource] for limits in quotas if resource in limits), default=None)
+
+
+def _unit(vendor: Vendor) -> str:
+    factor = _factor(vendor)
+    return "MiB" if factor == 1 else f"units of {factor} MiB"
 
 
 def _factor(vendor: Vendor) -> int:

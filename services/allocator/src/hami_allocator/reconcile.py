@@ -4,11 +4,12 @@ One rule: Kubernetes is the durable truth, and a list replaces what was known. L
 that a filter never waits behind one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from hami_kit.clock import Clock
 from hami_kit.kube.reflector import ChangeKind
+from hami_model import quota as quotas
 from hami_model.allocation import State
 from hami_model.catalog import Catalog
 from hami_model.life import Event, Released
@@ -37,6 +38,7 @@ class Reconcile:
         self._clock = clock
         self._names = device_resources(world.catalog)
         self._quotas: set[tuple[str, str]] = set()
+        self._told_of: dict[tuple[str, str], tuple[str, ...]] = {}
         self._lingering: dict[str, tuple[float, Released]] = {}
         self.complaints: dict[str, Notice] = {}
         """Pods that are not accounted for as they say, by uid."""
@@ -170,10 +172,23 @@ class Reconcile:
 
     def _set_quota(self, quota: ResourceQuota) -> None:
         self._quotas.add((quota.metadata.namespace, quota.metadata.name))
-        self._world.quotas.set(quota.metadata.namespace, quota.metadata.name, quota.spec.hard or {})
+        hard = quota.spec.hard or {}
+        self._world.quotas.set(quota.metadata.namespace, quota.metadata.name, hard)
+        self._complain_of_quota((quota.metadata.namespace, quota.metadata.name), hard)
+
+    def _complain_of_quota(self, key: tuple[str, str], hard: Mapping[str, quotas.Quantity]) -> None:
+        """Tell what is wrong with a quota once, however often its status changes."""
+        found = tuple(quotas.complaints(hard, self._world.catalog))
+        if found != self._told_of.get(key, ()):
+            subject = "/".join(key)
+            for sentence in found:
+                error = f"ResourceQuota {subject}: {sentence}"
+                self._world.duty.tell(Fact(kind="malformed", subject=subject, data={"error": error}))
+        self._told_of[key] = found
 
     def _drop_quota(self, namespace: str, name: str) -> None:
         self._quotas.discard((namespace, name))
+        self._told_of.pop((namespace, name), None)
         self._world.quotas.drop(namespace, name)
 
     def _in_portions(self, items: Sequence[T], take: Callable[[T], None]) -> None:
