@@ -6,17 +6,23 @@ One rule: it does what kube-apiserver, kube-scheduler and a device plugin would 
 import asyncio
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import yaml
+from hami_testkit.cluster.access import connect
+from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.status import ApiError
 from hami_testkit.stack import Stack
 
 from tests.compat import rules
 
 Json = dict[str, Any]
 
+NAMESPACES = ("team-a", "team-b")
+NOT_FOUND, CONFLICT = 404, 409
 DEADLINE = 20.0
 """Seconds for the services to take note of what was written."""
 
@@ -44,43 +50,37 @@ def environment(settings: Mapping[str, Any], config_file: Any) -> dict[str, str]
 class Player:
     """Plays one case after another on one running system."""
 
-    def __init__(self, system: Stack) -> None:
+    def __init__(self, system: Stack, api: ApiClient, http: httpx.AsyncClient) -> None:
         self._at = system.at
-        self._http = httpx.AsyncClient(timeout=DEADLINE, trust_env=False)
+        self.api = api
+        self._http = http
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, system: Stack) -> AsyncIterator["Player"]:
+        """Open the connections to a running system for the length of a block."""
+        async with connect(system.at.kubeconfig) as api, httpx.AsyncClient(timeout=DEADLINE, trust_env=False) as http:
+            yield cls(system, api, http)
 
     # What the API server is told
 
-    async def api(self, method: str, path: str, body: Json | None = None, content: str = "application/json") -> Json:
-        """Call the API server; fail loudly when it says no."""
-        data = None if body is None else json.dumps(body)
-        answer = await self._http.request(method, self._at.api + path, content=data, headers={"content-type": content})
-        assert answer.status_code < 300, f"{method} {path}: {answer.text}"
-        result: Json = answer.json()
-        return result
-
-    async def merge(self, path: str, body: Json) -> Json:
-        """Apply a merge patch."""
-        return await self.api("PATCH", path, body, "application/merge-patch+json")
-
     async def clear(self) -> None:
         """Remove every pod, node and quota that the case before has left."""
-        for kind, path in (("pods", "/api/v1/pods"), ("resourcequotas", "/api/v1/resourcequotas")):
-            for item in (await self.api("GET", path))["items"]:
+        for kind in ("pods", "resourcequotas"):
+            for item in (await self.api.get(f"/api/v1/{kind}"))["items"]:
                 meta = item["metadata"]
-                where = f"/api/v1/namespaces/{meta['namespace']}/{kind}/{meta['name']}"
-                await self.api("DELETE", where, {"gracePeriodSeconds": 0})
-        for item in (await self.api("GET", "/api/v1/nodes"))["items"]:
-            await self.api("DELETE", f"/api/v1/nodes/{item['metadata']['name']}")
+                await self._remove(f"/api/v1/namespaces/{meta['namespace']}/{kind}/{meta['name']}")
+        for item in (await self.api.get("/api/v1/nodes"))["items"]:
+            await self._remove(f"/api/v1/nodes/{item['metadata']['name']}")
 
     async def begin(self, case: Json) -> None:
         """Set a case's stage and wait until the allocator has seen it."""
         await self.clear()
+        for namespace in NAMESPACES:
+            await self._make_namespace(namespace)
+        await self._touch()
         for node in case.get("nodes", []):
-            await self.api("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", **node})
+            await self.api.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", **node})
         for i, quota in enumerate(case.get("quotas", [])):
             await self.set_quota(quota, f"quota-{i}")
         await self.wait_seen()
@@ -92,8 +92,8 @@ class Player:
         name = quota.get("metadata", {}).get("name", name)
         path = f"/api/v1/namespaces/{namespace}/resourcequotas"
         body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": hard}}
-        await self._http.request("DELETE", f"{self._at.api}{path}/{name}")
-        await self.api("POST", path, body)
+        await self._remove(f"{path}/{name}")
+        await self.api.create(path, body)
 
     async def wait_seen(self) -> None:
         """Wait until the allocator's watches have passed everything written so far."""
@@ -103,8 +103,24 @@ class Player:
                 while await self._seen(kind) < wanted:
                     await asyncio.sleep(0.01)
 
+    async def _make_namespace(self, name: str) -> None:
+        """Make a namespace where a server has none before it is made; the stand-in asks for none."""
+        try:
+            await self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        except ApiError as e:
+            if e.code != CONFLICT:
+                raise
+
+    async def _remove(self, path: str) -> None:
+        """Delete an object at once, if it is there."""
+        try:
+            await self.api.delete(path, {"gracePeriodSeconds": 0})
+        except ApiError as e:
+            if e.code != NOT_FOUND:
+                raise
+
     async def _newest(self, kind: str) -> int:
-        items = (await self.api("GET", f"/api/v1/{kind}"))["items"]
+        items = (await self.api.get(f"/api/v1/{kind}"))["items"]
         return max((int(item["metadata"]["resourceVersion"]) for item in items), default=0)
 
     async def _seen(self, kind: str) -> int:
@@ -129,7 +145,7 @@ class Player:
     async def create(self, pod: Json) -> Json:
         """Create a pod and return it as stored."""
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods"
-        stored = await self.api("POST", path, {"apiVersion": "v1", "kind": "Pod", **pod})
+        stored = await self.api.create(path, {"apiVersion": "v1", "kind": "Pod", **pod})
         await self.wait_seen()
         return stored
 
@@ -150,11 +166,11 @@ class Player:
 
     async def pod(self, meta: Json) -> Json:
         """Read a pod."""
-        return await self.api("GET", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}")
+        return await self.api.get(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}")
 
     async def locks(self, node: str) -> dict[str, str]:
         """Return the lock annotations of a node."""
-        notes = (await self.api("GET", f"/api/v1/nodes/{node}"))["metadata"].get("annotations") or {}
+        notes = (await self.api.get(f"/api/v1/nodes/{node}"))["metadata"].get("annotations") or {}
         return {key: notes[key] for key in LOCKS if key in notes}
 
     async def confirm(self, pod: Json) -> None:
@@ -165,15 +181,15 @@ class Player:
         if "CAMBRICON_DSMLU_ASSIGNED" in (meta.get("annotations") or {}):
             notes |= CAMBRICON_CONFIRMATION
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-        await self.merge(path, {"metadata": {"annotations": notes}})
+        await self.api.patch(path, {"metadata": {"annotations": notes}})
         node = stored["spec"]["nodeName"]
-        await self.merge(f"/api/v1/nodes/{node}", {"metadata": {"annotations": dict.fromkeys(LOCKS)}})
+        await self.api.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": dict.fromkeys(LOCKS)}})
         await self.wait_seen()
 
     async def delete(self, meta: Json) -> None:
         """Delete a pod at once."""
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-        await self.api("DELETE", path, {"gracePeriodSeconds": 0})
+        await self._remove(path)
         await self._touch()
 
     async def _touch(self) -> None:
@@ -181,14 +197,14 @@ class Player:
         path = "/api/v1/namespaces/team-a/pods"
         body: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mark"}}
         body["spec"] = {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}]}
-        await self.api("POST", path, body)
+        await self.api.create(path, body)
         await self.wait_seen()
-        await self.api("DELETE", f"{path}/mark", {"gracePeriodSeconds": 0})
+        await self._remove(f"{path}/mark")
 
     async def set_status(self, meta: Json, status: Json) -> None:
         """Write a pod's status as the kubelet does."""
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
-        await self.merge(path, {"status": status})
+        await self.api.patch(path, {"status": status})
         await self.wait_seen()
 
 

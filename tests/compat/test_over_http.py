@@ -1,10 +1,12 @@
 """Every recorded case of NVIDIA (without MIG), Ascend and Cambricon against the running services, over HTTP.
 
-The services are started as users start them, once for each combination of settings that a case asks for.
+The services are started as users start them, once for each combination of settings that a case asks for. They stand on
+the stand-in's API server; with HAMI_TEST_KUBECONFIG set, on the real one that it leads to.
 """
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.compat import rules
 from tests.compat.over_http import Player, environment
 from tests.compat.schedule_steps import compare_admission, play
 
+REAL = Path(os.environ["HAMI_TEST_KUBECONFIG"]) if os.environ.get("HAMI_TEST_KUBECONFIG") else None
 VENDORS = ("nvidia", "ascend", "cambricon")
 
 pytestmark = pytest.mark.timeout(120)
@@ -57,16 +60,13 @@ class House:
     async def _run(self, settings: str, work: Any) -> None:
         wanted = environment(json.loads(settings), self._folder / "device-config.yaml")
         if self._system is None:
-            plan = Plan(folder=self._folder, environment=wanted, schedules=False)
+            plan = Plan(folder=self._folder, environment=wanted, schedules=False, kubeconfig=REAL)
             self._system = await start(plan, self._started)
         elif settings != self._settings:
             await self._system.restart_services(wanted)
         self._settings = settings
-        player = Player(self._system)
-        try:
+        async with Player.on(self._system) as player:
             await work(player)
-        finally:
-            await player.close()
 
     def close(self) -> None:
         """Stop everything."""

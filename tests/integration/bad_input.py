@@ -65,7 +65,7 @@ class Cluster:
         """Add a node, with other annotations if so wished."""
         node = node_object(built)
         node["metadata"]["annotations"] |= annotations or {}
-        await self.player.api("POST", "/api/v1/nodes", node)
+        await self.player.api.create("/api/v1/nodes", node)
         await self.player.wait_seen()
 
     async def place_a_good_pod(self, *, node: str = "good") -> None:
@@ -101,12 +101,9 @@ class Cluster:
 async def running_services(folder: Path) -> AsyncIterator[Cluster]:
     async with stack(Plan(folder=folder, schedules=False, environment={"HAMI_BIND_TIMEOUT": BIND_TIMEOUT})) as system:
         settings = BusSettings.of(CommonSettings(nats_url=system.at.nats))
-        player = Player(system)
         async with (
+            Player.on(system) as player,
             buses.connect(settings, name="test", telemetry=Telemetry()) as bus,
             httpx.AsyncClient(timeout=DEADLINE, trust_env=False) as http,
         ):
-            try:
-                yield Cluster(system, player, bus, http)
-            finally:
-                await player.close()
+            yield Cluster(system, player, bus, http)

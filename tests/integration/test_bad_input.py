@@ -69,7 +69,7 @@ class Cluster:
         """Add a node, with other annotations if so wished."""
         node = node_object(built)
         node["metadata"]["annotations"] |= annotations or {}
-        await self.player.api("POST", "/api/v1/nodes", node)
+        await self.player.api.create("/api/v1/nodes", node)
         await self.player.wait_seen()
 
     async def place_a_good_pod(self, *, node: str = "good") -> None:
@@ -105,13 +105,12 @@ class Cluster:
 async def _running(folder: Path) -> AsyncIterator[Cluster]:
     async with stack(Plan(folder=folder, schedules=False, environment={"HAMI_BIND_TIMEOUT": BIND_TIMEOUT})) as system:
         settings = BusSettings.of(CommonSettings(nats_url=system.at.nats))
-        player = Player(system)
         async with (
+            Player.on(system) as player,
             buses.connect(settings, name="test", telemetry=Telemetry()) as bus,
             httpx.AsyncClient(timeout=DEADLINE, trust_env=False) as http,
         ):
             yield Cluster(system, player, bus, http)
-        await player.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -241,7 +240,7 @@ async def test_a_malformed_registration_takes_out_its_node_and_no_other(
     assert {name: "node unregistered"} == answer["FailedNodes"]
     await cluster.place_a_good_pod()
     repaired = {"metadata": {"annotations": {REGISTER: node_object(built)["metadata"]["annotations"][REGISTER]}}}
-    await cluster.player.merge(f"/api/v1/nodes/{name}", repaired)
+    await cluster.player.api.patch(f"/api/v1/nodes/{name}", repaired)
     await cluster.player.wait_seen()
     await cluster.place_a_good_pod(node=name)
 
@@ -267,7 +266,7 @@ async def test_a_capacity_that_makes_no_sense_takes_out_its_node_and_no_other(
     capacity = {resource: cores, "cambricon.com/mlu.smlu.vmemory": "96", "cambricon.com/vmlu": "100"}
     node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
     node["status"] = {"capacity": capacity, "allocatable": capacity}
-    await cluster.player.api("POST", "/api/v1/nodes", node)
+    await cluster.player.api.create("/api/v1/nodes", node)
     await cluster.player.wait_seen()
 
     told = await cluster.told("inventory.malformed", name)
@@ -506,7 +505,7 @@ async def test_an_inventory_of_impossible_cards_is_refused(cluster: Cluster, fac
         "vendors": ["NVIDIA"],
         "devices": [card],
     }
-    await cluster.player.api("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "odd"}})
+    await cluster.player.api.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "odd"}})
     await cluster.player.wait_seen()
 
     async with raw_nats(cluster.at.nats) as nats:

@@ -259,7 +259,7 @@ async def test_an_inventory_of_impossible_cards_is_refused(cluster: Cluster, fac
         "vendors": ["NVIDIA"],
         "devices": [card],
     }
-    await cluster.player.api("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "odd"}})
+    await cluster.player.api.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "odd"}})
     await cluster.player.wait_seen()
 
     async with raw_nats(cluster.at.nats) as nats:
