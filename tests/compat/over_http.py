@@ -145,7 +145,7 @@ class Player:
     async def create(self, pod: Json) -> Json:
         """Create a pod and return it as stored."""
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods"
-        stored = await self.api.create(path, {"apiVersion": "v1", "kind": "Pod", **pod})
+        stored = await self.api.create(path, {"apiVersion": "v1", "kind": "Pod", **_with_images(pod)})
         await self.wait_seen()
         return stored
 
@@ -206,6 +206,13 @@ class Player:
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
         await self.api.patch(path, {"status": status})
         await self.wait_seen()
+
+
+def _with_images(pod: Json) -> Json:
+    """Return a recorded pod with what a real API server requires and the records leave out."""
+    of_kind = {kind: pod["spec"][kind] for kind in ("initContainers", "containers") if kind in pod["spec"]}
+    named = {kind: [{"image": "recorded", **c} for c in containers] for kind, containers in of_kind.items()}
+    return {**pod, "spec": {**pod["spec"], **named}}
 
 
 def _versions(ready: Json) -> Json:
