@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from hami_kit.bus import Bus, BusSettings, Endpoint, connect
+from hami_kit.bus.link import leave
 from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import BindAnswer, BindPod, Done, Leading
 from hami_model.objects import PodRef
 from hami_testkit.nats import NatsServer, nats_running
+from nats.aio.client import Client
 
 from .certificates import a_certificate
 from .conftest import DEADLINE, a_bus, until
@@ -122,3 +124,15 @@ async def test_credentials_open_an_account_and_a_ca_the_connection(tmp_path: Pat
             await until(lambda: is_answered(bus))
         async with a_bus(server.url, ca=chain.ca) as stranger:
             assert not await is_answered(stranger)
+
+
+class ABrokenClient(Client):
+    """A client whose socket broke under its last writes: closing it tries to write once more."""
+
+    async def close(self) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+async def test_a_service_that_stops_after_nats_did_stops_cleanly() -> None:
+    """The whole system goes down at once, NATS first: that is no failure of those who stop after it."""
+    await leave(ABrokenClient())

@@ -117,7 +117,7 @@ class Link:
             finally:
                 self._up.clear()
                 self._client = None
-                await client.close()
+                await leave(client)
             await asyncio.sleep(self._settings.reconnect_wait)
 
     async def _begin(self, client: Client) -> None:
@@ -179,6 +179,14 @@ class Link:
         if text != self._logged[0] or now - self._logged[1] > REPEAT_LOG:
             self._logged = (text, now)
             log.warning("NATS at %s: %s", self._settings.url, text)
+
+
+async def leave(client: Client) -> None:
+    """Close a connection; one that broke under the last writes has nothing left to close."""
+    try:
+        await client.close()
+    except (NatsError, OSError) as e:
+        log.debug("closing the connection to NATS: %s", e)
 
 
 def _servers(url: str) -> list[str]:
