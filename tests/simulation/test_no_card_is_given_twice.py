@@ -28,7 +28,7 @@ INVENTORY: dict[str, tuple[Device, ...]] = {
     node: (a_card(f"GPU-{node}-0"), a_card(f"GPU-{node}-1")) for node in ("node-1", "node-2")
 }
 NODES = st.sampled_from(sorted(INVENTORY))
-QUOTA_MIB = 24000
+QUOTA_MIB = 30000
 ALLOCATED = "hami.io/vgpu-devices-allocated"
 LIES = st.sampled_from(["", "rubbish;", "GPU-node-1-0,NVIDIA,0,0:;", "GPU-node-1-1,NVIDIA,9000,100:;"])
 
@@ -37,7 +37,7 @@ Ask = tuple[int, dict[str, int], int, str]
 
 CONTAINERS: st.SearchStrategy[Ask] = st.tuples(
     st.sampled_from([1, 1, 2, 0]),
-    st.sampled_from([{"nvidia.com/gpumem": mib} for mib in (100, 2500, 5000)] + [{"nvidia.com/gpumem-percentage": 40}]),
+    st.sampled_from([{"nvidia.com/gpumem": mib} for mib in (100, 4000, 9000)] + [{"nvidia.com/gpumem-percentage": 40}]),
     st.sampled_from([0, 20, 40, 100]),
     st.sampled_from(["init", "sidecar", "app", "app"]),
 )
