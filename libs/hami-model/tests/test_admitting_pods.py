@@ -57,6 +57,18 @@ def test_a_value_that_cannot_be_meant_is_denied_at_the_door(memory: str) -> None
     assert answer.message.startswith(f"nvidia.com/gpumem {memory} in container train")
 
 
+@pytest.mark.parametrize(
+    ("percent", "named"),
+    [("101", "101"), ("-1", "-1"), ("100.5", "101"), ("-500m", "-1"), ("1.5k", "1500"), ("500m", "500m")],
+)
+def test_a_percentage_out_of_range_is_refused_in_hamis_words(percent: str, named: str) -> None:
+    """HAMi names the value as it rounds it; a fraction in range, which HAMi would let pass, is named as written."""
+    answer = answer_to(a_pod(a_container("c0", {GPU: "1", PERCENT: percent})))
+
+    text = f"invalid {PERCENT} value {named} in container c0: must be an integer between 0 and 100"
+    assert Deny(code=500, message=text) == answer
+
+
 def test_an_unreadable_value_is_nobodys_business_under_another_scheduler() -> None:
     """A pod of another scheduler is left alone whatever it asks for."""
     raw = a_pod(a_container("c0", {GPU: "1", MEMORY: "16Gi"}), schedulerName="volcano")

@@ -16,20 +16,16 @@ INT64_MAX = 2**63 - 1
 _NUMBER = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:(?P<suffix>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?[0-9]{1,4}))?"
 )
-_FACTORS = {
-    "n": Decimal("1e-9"),
-    "u": Decimal("1e-6"),
-    "m": Decimal("1e-3"),
-    **{suffix: Decimal(1000**power) for power, suffix in enumerate("kMGTPE", start=1)},
-    **{f"{suffix}i": Decimal(1024**power) for power, suffix in enumerate("KMGTPE", start=1)},
-}
+_TENS = {"n": -9, "u": -6, "m": -3, **{suffix: 3 * power for power, suffix in enumerate("kMGTPE", start=1)}}
+_BINARY = {f"{suffix}i": Decimal(1024**power) for power, suffix in enumerate("KMGTPE", start=1)}
 _DECIMAL_SUFFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def plain_integer(quantity: Quantity) -> int | None:
     """Read a quantity that is written as an integer, or return None.
 
-    HAMi compat: ``1.0`` and ``1000m`` are written as fractions and are not plain, whatever their value.
+    HAMi compat: ``1.0``, ``1000m`` and ``1.5Gi`` are written as fractions and are not plain, whatever their value;
+    the decimals of ``1.5k`` and ``1.5e3`` are used up by the thousands.
     """
     parsed = _parse(quantity)
     if parsed is None:
@@ -69,8 +65,9 @@ def _parse(quantity: Quantity) -> tuple[Decimal, bool] | None:
     match = _NUMBER.fullmatch(quantity)
     if match is None:
         return None
-    number, suffix, exponent = match["number"], match["suffix"], int(match["exponent"] or 0)
-    value = Decimal(number) * _FACTORS.get(suffix or "", Decimal(1)) * Decimal(f"1e{exponent}")
+    number, suffix = match["number"], match["suffix"] or ""
     decimals = len(number.partition(".")[2])
-    smaller_unit = suffix is not None and suffix in "num"
-    return value, smaller_unit or decimals > max(exponent, 0) or (exponent < 0)
+    if suffix in _BINARY:
+        return Decimal(number) * _BINARY[suffix], decimals > 0
+    tens = _TENS.get(suffix, int(match["exponent"] or 0))
+    return Decimal(number) * Decimal(f"1e{tens}"), decimals > tens

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hami_model import limits
 from hami_model.errors import BadDemand, Denied
 from hami_model.objects import Container, Pod
-from hami_model.units import canonical, plain_integer
+from hami_model.units import canonical, plain_integer, rounded_up
 from hami_model.vendor import Admitted, Change, Vendor
 from hami_model.vendors.nvidia.demand import settings
 
@@ -37,7 +37,9 @@ def _check_percentage(vendor: Vendor, container: Container) -> None:
         return
     value = plain_integer(written)
     if value is None or not 0 <= value <= 100:
-        shown = written if value is None else value
+        # HAMi compat: what HAMi refuses too is named as HAMi reads it, rounded; a fraction in range as it was written.
+        rounded = rounded_up(written)
+        shown = written if rounded is None or 0 <= rounded <= 100 else rounded
         raise Denied(
             f"invalid {name} value {shown} in container {container.name}: must be an integer between 0 and 100"
         )
