@@ -49,6 +49,14 @@ def test_the_second_container_sees_what_the_first_took() -> None:
     assert [["node-1-1"], ["node-1-0"]] == cards(placed(fleet, asking).containers)
 
 
+def test_cards_that_come_to_be_equal_stand_as_the_container_before_left_them() -> None:
+    """HAMi sorts one list again and again: after the second of three like containers the first card stands last."""
+    fleet = a_fleet(a_node().with_cards(2))
+    asking = a_pod().asking(**SMALL).asking(**SMALL).asking(**SMALL)
+
+    assert [["node-1-1"], ["node-1-0"], ["node-1-0"]] == cards(placed(fleet, asking).containers)
+
+
 def test_an_init_container_leaves_its_card_to_the_containers() -> None:
     """It has ended when they start, so both may have the very same card."""
     fleet = a_fleet(a_node().with_cards(2))

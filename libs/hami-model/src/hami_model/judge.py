@@ -26,9 +26,9 @@ class Judged(Struct, frozen=True):
     """Positions in walk order."""
 
 
-def judge(rows: Rows, ask: Ask, demands: Sequence[Demand]) -> Judged:
-    """Judge one node's cards. ``demands`` are all of the container's: they weigh in the scores."""
-    return _judged(rows, ask, demands)
+def judge(rows: Rows, ask: Ask, demands: Sequence[Demand], *, listed: Sequence[int] | None = None) -> Judged:
+    """Judge one node's cards, listed in this order or else the node's. ``demands`` are all of the container's."""
+    return _judged(rows, ask, demands, listed=listed)
 
 
 def judge_each(rows: Rows, ask: Ask, demands: Sequence[Demand]) -> dict[int, Judged]:
@@ -48,12 +48,14 @@ def judge_each(rows: Rows, ask: Ask, demands: Sequence[Demand]) -> dict[int, Jud
     return each
 
 
-def _judged(rows: Rows, ask: Ask, demands: Sequence[Demand], *, by_node: bool = False) -> Judged:
+def _judged(
+    rows: Rows, ask: Ask, demands: Sequence[Demand], *, listed: Sequence[int] | None = None, by_node: bool = False
+) -> Judged:
     scores = card_scores(rows, demands, ask.policies)
     keys = ask.policies.card_order(numa_bind=ask.constraints.numa_bind)
     memory = ask.memory_on(rows)
     return Judged(
         first_refusals(rows, structs.replace(ask, room=Room())).tolist(),
         [memory] * len(rows) if isinstance(memory, int) else memory.tolist(),
-        walk_order(rows, scores, keys, by_node=by_node),
+        walk_order(rows, scores, keys, listed=listed, by_node=by_node),
     )

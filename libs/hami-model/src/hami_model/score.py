@@ -55,19 +55,26 @@ def card_scores(rows: Rows, demands: Sequence[Demand], policies: PodPolicies) ->
     return np.where(known, full, np.float32(0))
 
 
-def walk_order(rows: Rows, scores: Scores, keys: Sequence[SortKey], *, by_node: bool = False) -> list[int]:
-    """Return positions of the rows, the preferred card first: a stable sort, walked from its end."""
+def walk_order(
+    rows: Rows, scores: Scores, keys: Sequence[SortKey], *, listed: Sequence[int] | None = None, by_node: bool = False
+) -> list[int]:
+    """Return positions of the rows, the preferred card first: a stable sort of the list, walked from its end.
+
+    ``listed``: the order in which the list stands, where it is not the node's own any more.
+    """
     columns: dict[str, Ints | Scores] = {
         "score": scores, "numa": rows.numa, "index": rows.index, "used_slots": rows.used_slots,
     }  # fmt: skip
     chosen = [-columns[key.column] if key.descending else columns[key.column] for key in reversed(keys)]
-    order: list[int] = np.lexsort([*chosen, rows.node] if by_node else chosen)[::-1].tolist()
+    if by_node:
+        chosen.append(rows.node)
+    if listed is None:
+        in_order: Ints = np.lexsort(chosen)
+    else:
+        stands = np.asarray(listed, dtype=np.int64)
+        in_order = stands[np.lexsort([column[stands] for column in chosen])]
+    order: list[int] = in_order[::-1].tolist()
     return order
-
-
-def _share(weight: int, used: Ints, total: Ints) -> Scores:
-    share: Scores = np.divide(np.float32(weight) * used.astype(np.float32), total.astype(np.float32))
-    return share
 
 
 def _weighed_memory(demand: Demand, memory: Ints) -> Ints | int:

@@ -86,6 +86,10 @@ class _Bench:
         self._rows: Rows = fleet.cards[ask.vendor.word].of(node_id)
         self._room = ask.room
         self._is_scratch = False
+        self._asked: list[int] = []
+        """The order in which the cards were asked last."""
+        self._listed: list[int] | None = None
+        """HAMi compat: each container's sort begins where the one before it left the list, so equals stand as there."""
         self._running: list[Taken] = []
         """What sidecars and containers take: those run beside each other."""
         self._starts: list[tuple[Taken, ...]] = []
@@ -97,7 +101,9 @@ class _Bench:
             return TooFew(ask)
         if self._room != Room():
             ask = structs.replace(ask, room=self._room_left())
-        return fit(self._rows, ask, judged or judge(self._rows, ask, demands))
+        judged = judged or judge(self._rows, ask, demands, listed=self._listed)
+        self._asked = judged.order
+        return fit(self._rows, ask, judged)
 
     def book(self, taken: Taken, role: Role) -> None:
         """Count what was taken, as far as it is there while the next container runs."""
@@ -105,6 +111,7 @@ class _Bench:
             self._starts.append((*self._running, taken))
             return
         self._running.append(taken)
+        self._listed = self._asked[::-1]
         if not self._is_scratch:
             self._rows, self._is_scratch = self._rows.scratch(), True
         for position, grant in zip(taken.positions, taken.grants, strict=True):

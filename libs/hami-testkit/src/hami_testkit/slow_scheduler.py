@@ -75,17 +75,23 @@ def on_node(node: SlowNode, pod: SlowPod) -> list[list[str]]:
     if not node.devices:
         raise Refused(NODE_UNREGISTERED)
     use = {device.id: replace(node.use.get(device.id, Use())) for device in node.devices}
-    return [on_container(node, pod, container, use) for container in pod.demand]
+    listed = list(node.devices)
+    return [on_container(node, pod, container, use, listed) for container in pod.demand]
 
 
-def on_container(node: SlowNode, pod: SlowPod, container: ContainerDemand, use: dict[str, Use]) -> list[str]:
-    """Return the uuids that one container takes, and book them."""
+def on_container(
+    node: SlowNode, pod: SlowPod, container: ContainerDemand, use: dict[str, Use], listed: list[Device]
+) -> list[str]:
+    """Return the uuids that one container takes, and book them; ``listed`` stays as what runs beside it is sorted."""
     taken: list[tuple[Device, int, int]] = []
     for demand in container.demands:
-        mine = [device for device in node.devices if device.vendor == demand.vendor]
+        mine = [device for device in listed if device.vendor == demand.vendor]
         if len(mine) < demand.count:
             raise Refused(NODE_INSUFFICIENT)
-        taken += take(mine, demand, container, pod, node, use)
+        mine = in_order(mine, container, pod, use)
+        taken += take(mine, demand, pod, node, use)
+        if container.role is not Role.INIT:
+            listed[:] = [device for device in listed if device.vendor != demand.vendor] + mine
     for device, memory, cores in taken:
         book(use[device.id], container.role, memory, cores)
     return [device.id for device, _, _ in taken]
@@ -102,14 +108,14 @@ def book(use: Use, role: Role, memory: int, cores: int) -> None:
 
 
 def take(
-    mine: list[Device], demand: Demand, container: ContainerDemand, pod: SlowPod, node: SlowNode, use: dict[str, Use]
+    mine: list[Device], demand: Demand, pod: SlowPod, node: SlowNode, use: dict[str, Use]
 ) -> list[tuple[Device, int, int]]:
     """Walk one vendor's cards from the end of the sorted list."""
     counts: Counter[Reason] = Counter()
     taken: list[Device] = []
     numa: int | None = None
     cores = min(demand.cores, 100)
-    for device in reversed(in_order(mine, container, pod, use)):
+    for device in reversed(mine):
         early = first_reason(device, pod, node)
         if pod.constraints.numa_bind and early is None and device.numa != numa:
             numa = device.numa
