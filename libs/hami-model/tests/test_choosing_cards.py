@@ -197,3 +197,17 @@ def test_topology_and_numa_bind_take_the_numa_node_that_has_enough() -> None:
     asking = a_pod().asking(gpu=2, gpumem=100, gpucores=10).annotated(NUMA_BIND)
 
     assert [["D", "C"]] == cards(placed(a_fleet(node), asking, policies=TOPOLOGY).containers)
+
+
+def test_topology_and_numa_bind_count_the_numa_node_walked_last() -> None:
+    """Where no NUMA node has enough the words are HAMi's: cards of the others are not mentioned."""
+    node = a_node()
+    for name, numa in {"A": 0, "B": 1, "C": 1}.items():
+        node = node.with_card(a_card(name, numa=numa))
+    asking = a_pod().asking(gpu=3, gpumem=100, gpucores=10).annotated(NUMA_BIND)
+
+    assert {"node-1": "1/3 AllocatedCardsInsufficientRequest"} == refused(a_fleet(node), asking, policies=TOPOLOGY)
+
+    full = a_fleet(node.using("A", slots=1, memory=8000))
+
+    assert {"node-1": "1/3 CardInsufficientMemory"} == refused(full, asking, policies=TOPOLOGY)

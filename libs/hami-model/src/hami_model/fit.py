@@ -94,20 +94,16 @@ class _Walk:
 
     def pick(self, picker: Picker) -> Taken | Refusal:
         """Let the vendor pick among all cards that pass."""
-        passed: list[int] = []
-        for position in self._judged.order:
-            if not self._passes(position):
-                continue
-            passed.append(position)
-            if len(passed) < self._ask.demand.count:
-                self._pay(position)
+        passed, together = self._all_that_pass()
         choice = picker([self._candidate(position) for position in passed])
         by_uuid = {self._device(position).id: position for position in passed}
         chosen = [by_uuid[grant.uuid] for grant in choice.grants]
         if len(chosen) == self._ask.demand.count and self._is_paid(chosen):
             return self._taken(chosen)
-        if chosen or choice.total is not None:
-            self._counts[Reason.TOO_FEW_CARDS] = len(chosen)
+        # HAMi compat: under numa-bind the refusal counts the NUMA node walked last, whatever the others had.
+        too_few = together if self._ask.constraints.numa_bind else len(chosen)
+        if too_few or choice.total is not None:
+            self._counts[Reason.TOO_FEW_CARDS] = too_few
         return self.refusal(total=choice.total)
 
     def refusal(self, *, total: int | None = None) -> Refusal:
@@ -119,6 +115,21 @@ class _Walk:
             total=len(self._rows) if total is None else total,
             cards=self._cards,
         )
+
+    def _all_that_pass(self) -> tuple[list[int], int]:
+        """Return the cards that pass, and how many of them may be taken together: those of the last NUMA node."""
+        numa = self._rows.numa.tolist() if self._ask.constraints.numa_bind else None
+        run, together, passed = None, 0, list[int]()
+        for position in self._judged.order:
+            if numa is not None and numa[position] != run and self._counts_for_numa(position):
+                run, together, self._room = numa[position], 0, self._ask.room
+            if not self._passes(position):
+                continue
+            passed.append(position)
+            together += 1
+            if together < self._ask.demand.count:
+                self._pay(position)
+        return passed, together
 
     def _reason(self, code: int) -> Reason:
         return self._ask.checks[code].reason
