@@ -25,7 +25,8 @@ FEW = st.integers(0, 2)
 def a_slow_node(name: str, random: Random) -> SlowNode:
     """Make up a node of a few cards of two vendors: most in use, some broken or cordoned."""
     devices, use = list[Device](), dict[str, Use]()
-    for at in range(random.choice([0, 1, 2, 3, 4, 4, 5, 5])):
+    count = random.choice([0, 1, 2, 3, 4, 4, 5, 5])
+    for at in range(count):
         vendor = random.choice(["NVIDIA", "NVIDIA", "NVIDIA", "NVIDIA", "MLU"])
         card = a_card(
             f"{name}-{at}",
@@ -37,6 +38,7 @@ def a_slow_node(name: str, random: Random) -> SlowNode:
             numa=random.randint(0, 1),
             model=random.choice([vendor, "NVIDIA A100"]),
             healthy=random.random() < 0.95,
+            links={f"{name}-{other}": random.choice([0, 10, 100]) for other in range(count) if other != at},
         )
         devices.append(card)
         if random.random() < 0.6:
@@ -83,6 +85,7 @@ annotations = st.one_of(
     st.sampled_from([{WEIGHTS_KEY: "slot=0,core=0,memory=1"}, {WEIGHTS_KEY: "slot=3,core=1,memory=2"}]),
     st.sampled_from([{"nvidia.com/use-gputype": "a100"}, {"nvidia.com/use-gpuuuid": "n0-0,n0-1,n0-2,n1-0,n1-1,n2-3"}]),
 )
+by_topology = st.sampled_from([{CARD_KEY: "topology-aware"}, {CARD_KEY: "topology-aware", "nvidia.com/numa-bind": "1"}])
 rooms = st.one_of(
     st.just(Room()),
     st.builds(
@@ -94,7 +97,7 @@ rooms = st.one_of(
 
 
 @st.composite
-def pods(draw: st.DrawFn) -> PodBuilder:
+def pods(draw: st.DrawFn, annotations: st.SearchStrategy[dict[str, str]] = annotations) -> PodBuilder:
     """Draw a pod of init containers, sidecars and containers."""
     pod = a_pod().annotated(draw(annotations))
     for _ in range(draw(FEW)):
@@ -155,6 +158,18 @@ def check_room(allocation: Allocation, pod: Pod, quota: QuotaView) -> None:
 @given(fleets, pods(), rooms)
 def test_columns_answer_as_plain_loops_do(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
     """The same node, the same cards in the same order, or the very same words."""
+    compare(nodes, asking, room)
+
+
+@settings(max_examples=150, deadline=None)
+@given(fleets, pods(by_topology), rooms)
+def test_connected_cards_are_those_of_plain_loops(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
+    """NVIDIA's pick by pair scores is the one that trying every subset finds."""
+    compare(nodes, asking, room)
+
+
+def compare(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
+    """Ask both."""
     pod = asking.pod()
     wants_mlu = any("cambricon" in str(c.resources) for c in pod.spec.containers or [])
     quota = {"NVIDIA": room}

@@ -1,7 +1,7 @@
 """A scheduler without columns: one card, one node, one container at a time, written to be read.
 
 One rule: it shares no code with the model's placing; it reads demands, policies and devices, and says in plain loops
-what the answer must be. Vendors' own pickers are left out.
+what the answer must be. Of the vendors' own pickers only NVIDIA's is here.
 """
 
 from collections import Counter
@@ -15,6 +15,8 @@ from hami_model.quota import Room
 from hami_model.reason import NODE_INSUFFICIENT, NODE_UNREGISTERED, Reason, reason_text
 from hami_model.request import ContainerDemand, Demand, Exactly, Percent, PodDemand, Role
 from hami_model.vendor import Constraints
+
+from hami_testkit.slow_topology import best_connected
 
 
 @dataclass
@@ -112,26 +114,38 @@ def take(
 ) -> list[tuple[Device, int, int]]:
     """Walk one vendor's cards from the end of the sorted list."""
     counts: Counter[Reason] = Counter()
-    taken: list[Device] = []
+    groups: list[list[Device]] = [[]]
+    """Cards that may be taken together, the last group still growing."""
     numa: int | None = None
-    cores = min(demand.cores, 100)
+    picks = demand.vendor == "NVIDIA" and "topology-aware" in pod.policies.card.split(",")
     for device in reversed(mine):
         early = first_reason(device, pod, node)
         if pod.constraints.numa_bind and early is None and device.numa != numa:
             numa = device.numa
-            if taken:
-                counts[Reason.NUMA_MISMATCH] += len(taken)
-            taken = []
-        reason = early or later_reason(device, demand, pod, use, taken, mine)
+            if groups[-1] and not picks:
+                counts[Reason.NUMA_MISMATCH] += len(groups[-1])
+            groups.append([])
+        reason = early or later_reason(device, demand, pod, use, groups[-1], mine)
         if reason is not None:
             counts[reason] += 1
             continue
-        taken.append(device)
-        if len(taken) == demand.count:
-            return [(card, wanted_memory(demand, card), cores) for card in taken]
+        groups[-1].append(device)
+        if len(groups[-1]) == demand.count and not picks:
+            return shares(groups[-1], demand)
+    taken = groups[-1]
+    if picks:
+        chosen = best_connected(groups, demand.count)
+        if len(chosen) == demand.count and is_paid(demand, pod.room, chosen, mine, use):
+            return shares(chosen, demand)
+        taken = groups[-1] if pod.constraints.numa_bind else chosen
     if taken:
         counts[Reason.TOO_FEW_CARDS] = len(taken)
     raise Refused(reason_text(counts, len(mine)))
+
+
+def shares(cards: list[Device], demand: Demand) -> list[tuple[Device, int, int]]:
+    """Return what the demand takes of each card."""
+    return [(card, wanted_memory(demand, card), min(demand.cores, 100)) for card in cards]
 
 
 def first_reason(device: Device, pod: SlowPod, node: SlowNode) -> Reason | None:
@@ -158,7 +172,7 @@ def later_reason(
         return Reason.SLOTS_EXHAUSTED
     if "mutex" in pod.policies.card.split(",") and used.slots > 0:
         return Reason.EXCLUSIVE_CONFLICT
-    if not is_paid(demand, pod.room, [*taken, device], mine, use):
+    if not is_paid(demand, pod.room, [*taken[: demand.count - 1], device], mine, use):
         return Reason.QUOTA_EXCEEDED
     if max(device.memory - used.memory, 0) < memory:
         return Reason.INSUFFICIENT_MEMORY
