@@ -1,24 +1,46 @@
-"""Answers as people read them: tables and trees. ``-o json`` prints the messages themselves instead."""
+"""Answers as people read them: tables and trees. ``-o json`` prints the messages themselves instead.
 
+One rule: what others wrote (models, reasons, names) is text and never markup, and a line is never broken where
+somebody may search or copy it.
+"""
+
+import sys
 from collections.abc import Iterable
 
+import msgspec
 from hami_kit.traces import Branch
 from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import Booking, Explanation, NodeUse, NodeVerdict
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
+
+WIDE = 10_000
+"""Columns of a console that never breaks a line; what is too long for a terminal, the terminal wraps."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would end the process here with 1
+        raise BrokenPipeError
+
+
+def _print(what: object) -> None:
+    # made for each print: it looks at the stdout of this moment
+    console = _Console(file=sys.stdout, width=WIDE, markup=False, emoji=False, highlight=False)
+    console.print(what)
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = column in {"SLOTS", "MEMORY MiB", "CORES %"}
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+        table.add_column(column, justify="right" if right else "left")
     return table
 
 
-def nodes(console: Console, uses: Iterable[NodeUse]) -> None:
+def nodes(uses: Iterable[NodeUse]) -> None:
     """Show every card of every node with what is booked on it."""
     table = _table("NODE", "CARD", "MODEL", "SLOTS", "MEMORY MiB", "CORES %", "STATE", "TOLD BY")
     for use in uses:
@@ -35,10 +57,10 @@ def nodes(console: Console, uses: Iterable[NodeUse]) -> None:
                 state,
                 use.source if i == 0 else "",
             )
-    _show(console, table, "no node has told of any card yet")
+    _show(table, "no node has told of any card yet")
 
 
-def pods(console: Console, bookings: Iterable[Booking]) -> None:
+def pods(bookings: Iterable[Booking], namespace: str) -> None:
     """Show who holds which slice of which card."""
     table = _table("NAMESPACE", "POD", "STATE", "NODE", "CONTAINER", "CARD", "MEMORY MiB", "CORES %")
     for booking in sorted(bookings, key=lambda b: (b.allocation.pod.namespace, b.allocation.pod.name)):
@@ -48,26 +70,24 @@ def pods(console: Console, bookings: Iterable[Booking]) -> None:
                 head = (pod.namespace, pod.name, booking.state, booking.allocation.node) if first else ("",) * 4
                 table.add_row(*head, container.name, grant.uuid, str(grant.memory), str(grant.cores))
                 first = False
-    _show(console, table, "no pod holds a device")
+    _show(table, f"no pod of namespace {namespace} holds a device" if namespace else "no pod holds a device")
 
 
-def explanation(console: Console, why: Explanation) -> None:
+def explanation(why: Explanation) -> None:
     """Say where the pod is, and each node's and card's verdict."""
-    console.print(f"[bold]{why.pod}[/]  {why.state or 'no allocation'}", highlight=False)
+    _print(Text.assemble((str(why.pod), "bold"), f"  {why.state or 'no allocation'}"))
     if why.summary:
-        console.print(why.summary, highlight=False)
+        _print(why.summary)
     if why.allocation is not None:
         for container in why.allocation.containers:
             for grant in container.grants:
-                console.print(
-                    f"  {container.name}: {grant.memory} MiB, {grant.cores} % of {grant.uuid} on {why.allocation.node}",
-                    highlight=False,
-                )
+                slice_ = f"{grant.memory} MiB, {grant.cores} % of {grant.uuid}"
+                _print(f"  {container.name}: {slice_} on {why.allocation.node}")
     table = _table("NODE", "VERDICT", "CARD", "WHY", "WANTED", "HAD")
     for verdict in why.nodes:
         _add_verdict(table, verdict)
     if table.row_count:
-        console.print(table)
+        _print(table)
 
 
 def _add_verdict(table: Table, verdict: NodeVerdict) -> None:
@@ -79,19 +99,37 @@ def _add_verdict(table: Table, verdict: NodeVerdict) -> None:
         table.add_row(*head, card.device, card.reason or "fits", card.wanted, card.had)
 
 
-def event(console: Console, told: CloudEvent) -> None:
+def event(told: CloudEvent) -> None:
     """Show one event on one line."""
-    facts = "  ".join(f"{key}={value}" for key, value in told.data.items())
+    facts = "  ".join(f"{key}={_fact(value)}" for key, value in told.data.items())
     kind = told.type.removeprefix("io.hami.").removesuffix(".v1")
-    console.print(f"{told.time}  [bold]{kind}[/]  {told.subject}  {facts}", highlight=False, soft_wrap=True)
+    words = (Text(word) for word in (told.subject, facts) if word)
+    _print(Text("  ").join([Text(told.time), Text(kind, style="bold"), *words]))
 
 
-def trace(console: Console, roots: Iterable[Branch]) -> None:
+def _fact(value: object) -> str:
+    """Return a fact as people write it: text as it is, slices by container, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and value and all(isinstance(grants, list) for grants in value.values()):
+        return ",".join(f"{container}:{_grant(grant)}" for container, grants in value.items() for grant in grants)
+    return msgspec.json.encode(value).decode()
+
+
+def _grant(grant: object) -> str:
+    match grant:
+        case {"uuid": uuid, "memory": memory, "cores": cores}:
+            return f"{uuid}({memory}MiB,{cores}%)"
+        case _:
+            return msgspec.json.encode(grant).decode()
+
+
+def trace(roots: Iterable[Branch]) -> None:
     """Show a trace as a tree with each span's beginning and duration in milliseconds."""
     for root in roots:
         top = Tree(_span(root))
         _grow(top, root)
-        console.print(top, highlight=False)
+        _print(top)
 
 
 def _grow(tree: Tree, branch: Branch) -> None:
@@ -99,13 +137,15 @@ def _grow(tree: Tree, branch: Branch) -> None:
         _grow(tree.add(_span(child)), child)
 
 
-def _span(branch: Branch) -> str:
-    marks = ("  [red]failed[/]" if branch.failed else "") + ("  (its parent has not arrived)" if branch.orphan else "")
-    return f"[bold]{branch.name}[/]  {branch.ms:.1f} ms  [dim]at +{branch.after_ms:.1f} ms, {branch.service}[/]{marks}"
+def _span(branch: Branch) -> Text:
+    return Text.assemble(
+        (branch.name, "bold"),
+        f"  {branch.ms:.1f} ms  ",
+        (f"at +{branch.after_ms:.1f} ms, {branch.service}", "dim"),
+        ("  failed" if branch.failed else "", "red"),
+        "  (its parent has not arrived)" if branch.orphan else "",
+    )
 
 
-def _show(console: Console, table: Table, nothing: str) -> None:
-    if table.row_count:
-        console.print(table)
-    else:
-        console.print(nothing)
+def _show(table: Table, nothing: str) -> None:
+    _print(table if table.row_count else nothing)

@@ -34,10 +34,14 @@ async def connect(
     clock: Clock | None = None,
     on_malformed: MalformedHook | None = None,
 ) -> AsyncIterator[Bus]:
-    """Open the bus at once, with or without NATS; it connects and reconnects by itself until the block ends."""
+    """Open the bus at once, with or without NATS; it connects and reconnects by itself until the block ends.
+
+    What the block itself raises leaves as it is, not wrapped in the task group's own error.
+    """
     link = Link(settings, name=name, clock=clock or SystemClock())
     events = EventStream(link)
     outbox = Outbox(events, source=name, limit=settings.outbox_limit, clock=clock or SystemClock())
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         workshop = Workshop(tasks, telemetry, max_payload=lambda: max_payload(link), hook=on_malformed or _nothing)
         bus = NatsBus(link, workshop, outbox, events)
@@ -50,11 +54,15 @@ async def connect(
         try:
             yield bus
             await outbox.wait_empty(timeout=1.0)
+        except Exception as e:
+            failure = e
         finally:
             for task in running:
                 task.cancel()
             workshop.close()
             telemetry.metrics.unregister(collector)
+    if failure is not None:
+        raise failure
 
 
 def _nothing(_subject: str, _error: str) -> None:
@@ -136,6 +144,7 @@ class NatsBus:
         """Return what happened so far."""
         return BusStatistics(
             connected=self.is_connected,
+            trouble=self._link.trouble,
             reconnects=self._link.reconnects,
             received=self._workshop.received,
             sent=self._sent,

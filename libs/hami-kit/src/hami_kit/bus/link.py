@@ -75,6 +75,11 @@ class Link:
         """Say whether there is a connection now."""
         return self._client is not None and self._client.is_connected
 
+    @property
+    def trouble(self) -> str:
+        """Return what was in the way last, empty where nothing ever was."""
+        return self._logged[0]
+
     def client(self) -> Client:
         """Return the connection; raise BusUnavailable where there is none."""
         if self._client is None or not self._client.is_connected:

@@ -69,6 +69,8 @@ class BusStatistics(Struct, frozen=True, kw_only=True):
     """What the bus has done so far; the metrics show it."""
 
     connected: bool
+    trouble: str = ""
+    """What NATS, or the way to it, said last when it was in trouble."""
     reconnects: int = 0
     received: int = 0
     sent: int = 0

@@ -138,7 +138,8 @@ async def _load(kubeconfig: str | None, settings: Any) -> Any:
         await asyncio.to_thread(kube_config.load_incluster_config, client_configuration=settings)
     except Exception as e:  # the library's readers raise whatever comes of a broken file
         where = f'"{kubeconfig}" cannot be used' if kubeconfig else "is not set and this is no pod"
-        raise SettingsError("KUBECONFIG", f"{where} ({e}); name a readable kubeconfig file") from e
+        why = " ".join(str(e).split())  # YAML's own errors have several lines
+        raise SettingsError("KUBECONFIG", f"{where} ({why}); name a readable kubeconfig file") from e
     return None
 
 
