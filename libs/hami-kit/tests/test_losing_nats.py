@@ -35,6 +35,21 @@ async def is_answered(bus: Bus) -> bool:
         return False
 
 
+async def test_a_bus_ends_whenever_it_is_told_to(nats: NatsServer) -> None:
+    """Also in the moment in which it connects, where the library may not notice that it is cancelled."""
+    for ticks in range(12):
+        async with asyncio.timeout(DEADLINE), connect(BusSettings(url=nats.url), name="test", telemetry=Telemetry()):
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+
+
+async def test_what_the_block_raises_leaves_as_it_is(nats: NatsServer) -> None:
+    """Whoever opened the bus catches errors, not groups of them."""
+    with pytest.raises(LookupError):
+        async with connect(BusSettings(url=nats.url), name="test", telemetry=Telemetry()):
+            raise LookupError
+
+
 class Ear:
     """Counts what it hears."""
 

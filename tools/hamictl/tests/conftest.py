@@ -72,10 +72,10 @@ class Prompt:
         """Set a variable."""
         self._monkeypatch.setenv(name, str(value))
 
-    def hurry(self) -> None:
+    def hurry(self, seconds: float = 0.3) -> None:
         """Wait for nothing that will not come."""
-        self._monkeypatch.setattr(session, "CONNECTING", 0.3)
-        self._monkeypatch.setattr(session, "DEADLINE", 0.3)
+        self._monkeypatch.setattr(session, "CONNECTING", seconds)
+        self._monkeypatch.setattr(session, "DEADLINE", seconds)
 
     async def hamictl(self, *arguments: str) -> Said:
         """Run a command to its end."""

@@ -49,7 +49,7 @@ async def test_nats_is_unreachable(prompt: Prompt, words: list[str]) -> None:
 
 async def test_nats_asks_for_credentials(prompt: Prompt) -> None:
     """Somebody answers; what is missing are the rights."""
-    prompt.hurry()
+    prompt.hurry(2)
     async with nats_running(more="authorization { user: a, password: b }") as server:
         prompt.export("HAMI_NATS_URL", server.url)
         said = await prompt.hamictl("nodes")

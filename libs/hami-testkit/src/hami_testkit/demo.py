@@ -9,16 +9,19 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import msgspec
+from hami_kit.errors import BoundaryError
 from rich.console import Console
+from rich.markup import escape
 
 from hami_testkit import demo_keep, demo_report, demo_views
-from hami_testkit.demo_cluster import DemoCluster
+from hami_testkit.demo_cluster import DemoCluster, DemoError
 from hami_testkit.processes import Processes, ProcessFailedError
 from hami_testkit.stack import Agent, Plan, Stack, start
 
@@ -38,52 +41,98 @@ def main() -> None:
     if options.stop:
         demo_keep.stop(console)
         return
+    if options.report and not os.access(options.report.parent, os.W_OK):
+        parser.error(f"--report {options.report}: its folder is not there or cannot be written to")
     if options.keep and demo_keep.is_left_running():
         console.print("[red]a demo already runs:[/] use it, or stop it first with  make demo STOP=1", highlight=False)
         sys.exit(1)
     try:
-        left = asyncio.run(_demo(console, options.examples.resolve(), options.report, keep=options.keep))
-    except (ProcessFailedError, TimeoutError) as e:
-        console.print(f"[red]the demo failed:[/] {e}", highlight=False)
+        code = asyncio.run(_demo(console, options.examples.resolve(), options.report, keep=options.keep))
+    except (ProcessFailedError, DemoError, BoundaryError, httpx.HTTPError, TimeoutError) as e:
+        console.print(f"[red]the demo failed:[/] {escape(str(e) or type(e).__name__)}", highlight=False)
         sys.exit(1)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("interrupted; stopped everything")
-        sys.exit(130)
-    if left is not None:
-        # end at once: the handles of asyncio kill their processes when they are collected
-        sys.stdout.flush()
-        os._exit(0)
+    # end at once: the handles of asyncio would kill what is kept when they are collected
+    sys.stdout.flush()
+    os._exit(code)
 
 
-async def _demo(console: Console, examples: Path, report_file: Path | None, *, keep: bool) -> Stack | None:
+async def _demo(console: Console, examples: Path, report_file: Path | None, *, keep: bool) -> int:
+    """Run the whole and stop it again, whatever happens in between; return the exit code."""
     began = time.monotonic()
-    if (me := asyncio.current_task()) is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    told = _signals()
     async with AsyncExitStack() as cleaning:
-        folder = Path(tempfile.mkdtemp(prefix="hami-", dir="/tmp"))
+        folder = demo_keep.make_folder()
         cleaning.callback(demo_keep.remove, folder)
         started = Processes(folder)
         cleaning.push_async_callback(started.stop_all)
-        with console.status("starting NATS, the stand-in cluster, the four services and the node-agents …"):
-            system = await start(plan(folder, examples), started)
-        console.print(f"started {len(started.running)} processes in {time.monotonic() - began:.1f} s", highlight=False)
-        async with DemoCluster.connect(system) as cluster:
-            with console.status("waiting until every node has told of its devices …"):
-                await cluster.wait_devices()
-            shown = await demo_views.run_pods(console, cluster, manifests(examples))
-            with console.status("collecting what everyone got, why the others wait, and the traces …"):
-                report = await demo_report.collect(cluster, shown, seconds=lambda: time.monotonic() - began)
-            demo_views.result(console, report)
-            await demo_views.one_trace(console, system, report)
-        if report_file is not None:
-            report_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
-            console.print(f"wrote {report_file}", highlight=False)
-        if keep:
-            cleaning.pop_all()
-            demo_keep.keep(console, system)
-            return system
+        work = asyncio.create_task(_show(console, plan(folder, examples), started, report_file, began=began))
+        # the cleaning is not part of what is cancelled, so that an impatient second signal leaves nothing behind
+        await _until_done_or_told(work, told)
+        if told.empty():
+            system = work.result()
+            if keep:
+                demo_keep.keep(console, system)
+                cleaning.pop_all()
+                return 0
+    if not told.empty():
+        _ = work.cancelled() or work.exception()  # seen: nobody is told of it any more
+        console.print("interrupted; stopped everything")
+        return 128 + told.get_nowait()
     console.print(f"stopped everything; the whole took {time.monotonic() - began:.1f} s", highlight=False)
-    return None
+    return 0
+
+
+def _signals() -> "asyncio.Queue[signal.Signals]":
+    """Return where the signals arrive that ask for an end."""
+    told: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, told.put_nowait, number)
+    return told
+
+
+async def _until_done_or_told(work: "asyncio.Task[Stack]", told: "asyncio.Queue[signal.Signals]") -> None:
+    async def watch() -> None:
+        while told.empty():
+            await asyncio.sleep(0.05)
+        # more than once: before Python 3.12 asyncio.wait_for may swallow a cancellation
+        while not work.done():
+            work.cancel()
+            await asyncio.wait([work], timeout=0.5)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.wait([work])
+    watching.cancel()
+
+
+async def _show(console: Console, plan: Plan, started: Processes, report_file: Path | None, *, began: float) -> Stack:
+    """Start everything, apply the manifests, show what became of them."""
+    with _doing(console, "starting NATS, the stand-in cluster, the four services and the node-agents …"):
+        system = await start(plan, started)
+    console.print(f"started {len(started.running)} processes in {time.monotonic() - began:.1f} s", highlight=False)
+    examples = plan.nodes.parent.parent if plan.nodes else REPOSITORY / "examples"
+    async with DemoCluster.connect(system) as cluster:
+        with _doing(console, "waiting until every node has told of its devices …"):
+            await cluster.wait_devices()
+        shown = await demo_views.run_pods(console, cluster, manifests(examples))
+        with _doing(console, "collecting what everyone got, why the others wait, and the traces …"):
+            report = await demo_report.collect(cluster, shown, seconds=lambda: time.monotonic() - began)
+        demo_views.result(console, report)
+        await demo_views.one_trace(console, system, report)
+    if report_file is not None:
+        report_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
+        console.print(f"wrote {report_file}", highlight=False)
+    return system
+
+
+@contextmanager
+def _doing(console: Console, what: str) -> Iterator[None]:
+    """Say what is going on: a spinner on a terminal, a line elsewhere."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        console.print(what, highlight=False)
+        yield
 
 
 def plan(folder: Path, examples: Path) -> Plan:

@@ -24,6 +24,10 @@ DEADLINE = 30.0
 NAMESPACE = "default"
 
 
+class DemoError(Exception):
+    """The demo did not go as it should; one sentence."""
+
+
 class DemoCluster:
     """One running system, as its user sees it."""
 
@@ -47,9 +51,13 @@ class DemoCluster:
         """Wait until every node of the plan has told of its devices."""
         file = self.system.plan.nodes
         names = {item["metadata"]["name"] for item in yaml.safe_load(file.read_text())["items"]} if file else set()
-        async with asyncio.timeout(DEADLINE):
-            while not names <= {node.node for node in (await self.snapshot()).nodes if node.devices}:
-                await asyncio.sleep(0.1)
+        missing = names
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while missing := names - {node.node for node in (await self.snapshot()).nodes if node.devices}:
+                    await asyncio.sleep(0.1)
+        except TimeoutError as e:
+            raise DemoError(f"{', '.join(sorted(missing))} told of no device within {DEADLINE:g} s") from e
 
     async def snapshot(self) -> Snapshot:
         """Return what the allocator knows; empty while nobody leads yet."""
@@ -72,7 +80,7 @@ class DemoCluster:
         for manifest in yaml.safe_load_all(file.read_text()):
             answer = await self._http.post(f"/api/v1/namespaces/{NAMESPACE}/pods", json=manifest)
             if answer.status_code != 201:
-                raise RuntimeError(f"{file.name}: {answer.json().get('message', answer.text)}")
+                raise DemoError(f"{file.name}: {answer.json().get('message', answer.text)}")
             warnings += [w.split('"')[1] for w in answer.headers.get_list("warning")]
             pods.append(answer.json())
         return pods, warnings

@@ -1,30 +1,64 @@
-"""``make demo KEEP=1``: what is left running, how to talk to it, and how to stop it again."""
+"""``make demo KEEP=1``: what is left running, how to talk to it, and how to stop it again.
+
+One rule: what was kept is remembered in the demo's own folder, so that nothing is written anywhere else, and each
+checkout finds its own.
+"""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
 from rich.console import Console
 
 from hami_testkit.processes import BIN
 from hami_testkit.stack import Stack
 
-STATE = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "hami-demo.json"
+PREFIX = "hami-"
+STATE = "kept.json"
 GRACE = 8.0
 """Seconds between the polite and the impolite signal."""
+
+LONGEST = 40
+"""Characters of a temporary folder below which the kubelets' sockets still have paths of less than 108."""
+
+
+class _Process(Struct, frozen=True):
+    """A process left running; its beginning tells it from a later one of the same number."""
+
+    pid: int
+    began: str
+    ground: bool
+
+
+class _Kept(Struct, frozen=True):
+    """What one demo left running."""
+
+    environment: str
+    processes: list[_Process]
+
+
+def make_folder() -> Path:
+    """Make the folder of one demo."""
+    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=_base()))
+
+
+def _base() -> Path:
+    base = tempfile.gettempdir()
+    return Path(base if len(base) <= LONGEST else "/tmp")  # noqa: S108
 
 
 def keep(console: Console, system: Stack) -> None:
     """Remember what runs, and say how to talk to it."""
     folder = system.plan.folder
-    pids = [[process.pid, process.spec.name, process.spec.ground] for process in system.started.running]
-    STATE.parent.mkdir(parents=True, exist_ok=True)
-    STATE.write_text(json.dumps({"folder": str(folder), "pids": pids}))
+    running = [_Process(p.pid, _began(p.pid), p.spec.ground) for p in system.started.running]
+    (folder / STATE).write_bytes(msgspec.json.encode(_Kept(str(BIN), running)))
     exports = "\n".join(f"  export {name}={value}" for name, value in system.environment().items())
     lines = [
         "",
@@ -46,48 +80,59 @@ def keep(console: Console, system: Stack) -> None:
 
 def is_left_running() -> bool:
     """Say whether anything of an earlier demo still runs."""
-    return STATE.exists() and any(_is_ours(pid) for pid, *_ in json.loads(STATE.read_text())["pids"])
+    return any(_is_alive(process) for _, kept in _kept() for process in kept.processes)
 
 
 def stop(console: Console) -> None:
     """Stop what an earlier demo left running; only processes that it started itself."""
-    if not STATE.exists():
-        console.print("no demo was left running")
-        return
-    state = json.loads(STATE.read_text())
-    ours = [(pid, ground) for pid, _, ground in state["pids"] if _is_ours(pid)]
+    found = list(_kept())
+    alive = [process for _, kept in found for process in kept.processes if _is_alive(process)]
     # as Processes.stop_all does: what others stand on is stopped after them
     for wave in (False, True):
-        _end([pid for pid, ground in ours if ground is wave])
-    remove(Path(state["folder"]))
-    STATE.unlink()
-    console.print(f"stopped {len(ours)} processes", highlight=False)
+        _end([process for process in alive if process.ground is wave])
+    for folder, _ in found:
+        remove(folder)
+    console.print(f"stopped {len(alive)} processes" if found else "no demo was left running", highlight=False)
 
 
-def _end(pids: Sequence[int]) -> None:
+def _kept() -> Iterator[tuple[Path, _Kept]]:
+    """Yield what demos of this environment have left, with their folders."""
+    for file in _base().glob(f"{PREFIX}*/{STATE}"):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            kept = msgspec.json.decode(file.read_bytes(), type=_Kept)
+            if file.stat().st_uid == os.getuid() and kept.environment == str(BIN):
+                yield file.parent, kept
+
+
+def _end(processes: Sequence[_Process]) -> None:
     """Ask processes to stop, then make them."""
-    for pid in pids:
-        _signal(pid, signal.SIGTERM)
+    for process in processes:
+        _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
-    while any(_is_ours(pid) for pid in pids) and time.monotonic() < deadline:
+    while any(map(_is_alive, processes)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for pid in pids:
-        _signal(pid, signal.SIGKILL)
+    for process in processes:
+        _signal(process, signal.SIGKILL)
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    if _is_ours(pid):
+def _signal(process: _Process, number: signal.Signals) -> None:
+    if _is_alive(process):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(process.pid, number)
 
 
-def _is_ours(pid: int) -> bool:
-    """Say whether a living process of this number was started from this environment."""
+def _is_alive(process: _Process) -> bool:
+    return bool(process.began) and _began(process.pid) == process.began
+
+
+def _began(pid: int) -> str:
+    """Return when a living process of this number began, in the kernel's ticks; empty where there is none."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        # the name in brackets may hold anything; after it come the state and, as the 22nd field of all, the beginning
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
-    return str(BIN).encode() in command
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def remove(folder: Path) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hami_testkit.demo_cluster import DEADLINE, DemoCluster, Json, is_running, refusal
+from hami_testkit.demo_cluster import DEADLINE, DemoCluster, DemoError, Json, is_running, refusal
 from hami_testkit.demo_report import PlacedPod, Report
 from hami_testkit.processes import BIN
 from hami_testkit.stack import Stack
@@ -37,14 +37,18 @@ async def run_pods(console: Console, cluster: DemoCluster, files: Sequence[Path]
 
 async def _settle(console: Console, cluster: DemoCluster, names: set[str], told: set[str]) -> None:
     """Tell each pod's fate once it is known."""
-    async with asyncio.timeout(DEADLINE):
-        while names - told:
-            for pod in await cluster.pods():
-                name = pod["metadata"]["name"]
-                if name in names - told and (line := _fate(pod)):
-                    told.add(name)
-                    console.print(f"  {line}", highlight=False, soft_wrap=True)
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            while names - told:
+                for pod in await cluster.pods():
+                    name = pod["metadata"]["name"]
+                    if name in names - told and (line := _fate(pod)):
+                        told.add(name)
+                        console.print(f"  {line}", highlight=False, soft_wrap=True)
+                await asyncio.sleep(0.05)
+    except TimeoutError as e:
+        waiting = ", ".join(sorted(names - told))
+        raise DemoError(f"{waiting}: neither running nor refused within {DEADLINE:g} s") from e
 
 
 def _fate(pod: Json) -> str:

@@ -23,6 +23,10 @@ STOP_GRACE = 8.0
 """Seconds between the polite and the impolite signal."""
 
 
+OURS = ("HAMI_", "OTEL_", "KUBECONFIG", "KUBERNETES_")
+"""How variables begin that would configure what is started here."""
+
+
 class ProcessFailedError(Exception):
     """A process ended, or did not get ready; the text holds the end of its log."""
 
@@ -128,8 +132,8 @@ class Processes:
 
 
 def _inherited() -> dict[str, str]:
-    """Pass on the environment less what would configure our services from outside."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("HAMI_", "OTEL_", "KUBECONFIG"))}
+    """Pass on the environment less what would configure our services from outside, or lead them past the loopback."""
+    return {k: v for k, v in os.environ.items() if not k.upper().startswith(OURS) and not k.upper().endswith("_PROXY")}
 
 
 def free_port() -> int:

@@ -24,6 +24,9 @@ from hami_kit.errors import BoundaryError, BusTimeout, BusUnavailable, NoRespond
 from hami_kit.outbox import Outbox
 from hami_kit.telemetry import Telemetry, traceparent
 
+CANCEL_AGAIN = 0.5
+"""Seconds until a task that was cancelled and goes on is cancelled again."""
+
 
 @asynccontextmanager
 async def connect(
@@ -57,12 +60,19 @@ async def connect(
         except Exception as e:
             failure = e
         finally:
-            for task in running:
-                task.cancel()
-            workshop.close()
             telemetry.metrics.unregister(collector)
+            workshop.close()
+            await _end(running)
     if failure is not None:
         raise failure
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end: nats-py waits with ``asyncio.wait_for``, which may swallow one before Python 3.12."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN)
 
 
 def _nothing(_subject: str, _error: str) -> None:
