@@ -303,3 +303,13 @@ async def test_outside_of_any_cluster_the_variable_is_named(tmp_path: Path, monk
     with pytest.raises(SettingsError, match="KUBECONFIG: is not set and this is no pod"):
         async with Kube.connect(None):
             pass
+
+
+async def test_no_proxy_stands_between_us_and_our_own_machine(
+    cluster: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment says, as with kubectl."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with Kube.connect(str(cluster.kubeconfig(tmp_path / "kubeconfig"))) as kube:
+        with pytest.raises(KubeNotFound):
+            await kube.get_node("nowhere")

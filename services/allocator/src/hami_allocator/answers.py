@@ -78,7 +78,7 @@ class Answers:
         if found is None:
             return Refused(
                 error=f"pod {question.namespace}/{question.name} neither holds devices nor waits for any: "
-                "check its name, and that its limits name a device resource"
+                "check its name and namespace, and that its limits name a device resource"
             )
         pod, entry = found
         if entry is not None:

@@ -68,7 +68,7 @@ async def connect(
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they end: nats-py waits with ``asyncio.wait_for``, which may swallow one before Python 3.12."""
+    """Cancel tasks until they end: nats-py waits with ``asyncio.wait_for``, which may swallow one up to Python 3.11."""
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
             task.cancel()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -121,10 +122,20 @@ async def connect(kubeconfig: str | None) -> AsyncIterator[Transport]:
         raise SettingsError("KUBECONFIG", f"a certificate that it names cannot be used ({e})") from e
     renewing = asyncio.create_task(_renew(loader, settings), name="kube credentials")
     try:
-        yield Transport(settings, client.pool_manager)
+        if _is_loopback(settings.host):
+            # the library asks the environment for a proxy even on the way to our own machine; kubectl does not
+            async with aiohttp.ClientSession(connector=client.pool_manager.connector, connector_owner=False) as session:
+                yield Transport(settings, session)
+        else:
+            yield Transport(settings, client.pool_manager)
     finally:
         renewing.cancel()
         await client.close()
+
+
+def _is_loopback(url: str | None) -> bool:
+    host = urlsplit(url or "").hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 async def _load(kubeconfig: str | None, settings: Any) -> Any:
