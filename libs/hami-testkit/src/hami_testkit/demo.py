@@ -69,6 +69,9 @@ async def _demo(console: Console, examples: Path, report_file: Path | None, *, k
         # the cleaning is not part of what is cancelled, so that an impatient second signal leaves nothing behind
         await _until_done_or_told(work, told)
         if told.empty():
+            if work.exception() is not None:
+                # their logs go with the folder
+                console.print("\n".join(started.complaints()), markup=False, highlight=False, soft_wrap=True)
             system = work.result()
             if keep:
                 demo_keep.keep(console, system)

@@ -6,6 +6,7 @@ the end of its own log. Used by the demo, by the tests over HTTP and by the benc
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -25,6 +26,10 @@ STOP_GRACE = 8.0
 
 OURS = ("HAMI_", "OTEL_", "KUBECONFIG", "KUBERNETES_")
 """How variables begin that would configure what is started here."""
+
+
+COMPLAINT = re.compile(r" (WARNING|ERROR|CRITICAL) |Traceback")
+"""What stands in a line of a log that somebody should see when things went wrong."""
 
 
 class ProcessFailedError(Exception):
@@ -123,6 +128,11 @@ class Processes:
         running = next(p for p in self.running if p.spec.name == name)
         self.running.remove(running)
         await running.stop()
+
+    def complaints(self) -> list[str]:
+        """Return what the processes logged as a warning or worse, with their names."""
+        found = [(p.spec.name, p.log_tail(1000).splitlines()) for p in self.running]
+        return [f"{name}: {line}" for name, lines in found for line in lines if COMPLAINT.search(line)]
 
     async def stop_all(self) -> None:
         """Stop everything: together all that stand on others, then together what they stood on."""
