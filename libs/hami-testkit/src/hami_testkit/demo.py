@@ -29,6 +29,12 @@ EXAMPLES = ("nvidia", "ascend", "cambricon")
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would end the process here, in the middle of a task
+        raise BrokenPipeError
+
+
 def main() -> None:
     """Run the demo from the command line."""
     parser = argparse.ArgumentParser(description="A small cluster in processes: from manifests to allocated devices")
@@ -37,7 +43,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="write the result as JSON to this file too")
     parser.add_argument("--examples", type=Path, default=REPOSITORY / "examples", help="folder with the manifests")
     options = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = _Console(width=None if sys.stdout.isatty() else 160)
     if options.stop:
         demo_keep.stop(console)
         return
@@ -51,6 +57,8 @@ def main() -> None:
     except (ProcessFailedError, DemoError, BoundaryError, httpx.HTTPError, TimeoutError) as e:
         console.print(f"[red]the demo failed:[/] {escape(str(e) or type(e).__name__)}", highlight=False)
         sys.exit(1)
+    except BrokenPipeError:
+        os._exit(1)  # everything is stopped, and nobody reads on
     # end at once: the handles of asyncio would kill what is kept when they are collected
     sys.stdout.flush()
     os._exit(code)
