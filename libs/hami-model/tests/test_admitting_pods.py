@@ -194,6 +194,42 @@ def test_with_a_memory_factor_a_template_survives_being_read_again() -> None:
     assert (QuotaNeed(vendor="Ascend310P", memory=3070, cores=0),) == first.needs == again.needs
 
 
+NPU = "huawei.com/Ascend310P"
+
+
+@pytest.mark.parametrize(
+    ("mode", "written", "becomes"),
+    [("", "1500m", "3072"), ("", "3072500m", "6144"), ("", "3Ki", "3072"), ("", "0", "3072"),
+     ("hami-core", "1500m", "2"), ("hami-core", "3Ki", "3072"), ("hami-core", "2999500m", "3k")],
+)  # fmt: skip
+def test_every_form_of_an_npu_s_memory_becomes_a_plain_number(mode: str, written: str, becomes: str) -> None:
+    """HAMi compat: a fraction means the next whole MiB, and the suffix is gone, whether a template is cut or not."""
+    asking = a_container("c0", {NPU: "1", f"{NPU}-memory": written})
+    raw = a_pod(asking, annotations={"huawei.com/vnpu-mode": mode})
+
+    after = changed(raw, admitted(raw).changes)
+
+    assert {NPU: "1", f"{NPU}-memory": becomes} == after["spec"]["containers"][0]["resources"]["limits"]
+
+
+@pytest.mark.parametrize("memory", ["0", "-1"])
+def test_a_share_of_nothing_is_refused_in_soft_split(memory: str) -> None:
+    """There is no smallest template to fall back on."""
+    asking = a_container("c0", {NPU: "1", f"{NPU}-memory": memory})
+
+    answer = answer_to(a_pod(asking, annotations={"huawei.com/vnpu-mode": "hami-core"}))
+
+    assert isinstance(answer, Deny)
+    assert (500, True) == (answer.code, answer.message.startswith(f"{NPU}-memory {memory} is invalid: "))
+
+
+def test_part_of_a_core_is_a_core_asked_for() -> None:
+    """HAMi compat: cores belong to soft split, however few."""
+    answer = answer_to(a_pod(a_container("c0", {NPU: "1", f"{NPU}-core": "500m"})))
+
+    assert Deny(code=500, message=f"{NPU}-core is only supported in hami-core (soft split) mode") == answer
+
+
 def test_admission_is_the_same_when_asked_twice() -> None:
     """The API server may call again after other webhooks: our own answer needs no further change."""
     raw = a_pod(a_container("c0", {GPU: "1", PRIORITY: "1"}), a_container("c1", {"huawei.com/Ascend910C": "1"}))

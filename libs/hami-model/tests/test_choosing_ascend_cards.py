@@ -55,6 +55,28 @@ def test_where_networks_are_unknown_walk_order_decides() -> None:
     assert {"node-1": 0.0} == placement.scores
 
 
+@pytest.mark.parametrize(
+    "facts", [{}, {"NetworkID": None}, {"NetworkID": "0"}, {"NetworkID": [0]}, {"NetworkID": True}]
+)
+def test_one_npu_of_an_unknown_network_leaves_the_node_without_networks(facts: dict[str, object]) -> None:
+    """HAMi compat, even where that NPU is not free; what is no number is no network, and does no harm."""
+    broken = a_card("node-1-N8", vendor=B3, memory=65536, cores=20, slots=4, healthy=False, custom=facts)
+    known = npus(B3, 4, networks="0110")
+
+    assert "N3 N0" == taken(placed(a_fleet(known), wanting(B3, 2)))
+    assert "N3 N2" == taken(placed(a_fleet(known.with_card(broken)), wanting(B3, 2)))
+
+
+def test_an_unknown_network_earns_no_bonus() -> None:
+    """The NPUs are taken all the same."""
+    node = npus(B3, 1).with_card(a_card("node-1-N1", vendor=B3, memory=65536, slots=4, custom={"NetworkID": {}}))
+
+    placement = placed(a_fleet(node), wanting(B3, 2))
+
+    assert "N1 N0" == taken(placement)
+    assert {"node-1": 0.0} == placement.scores
+
+
 def test_a_910c_gives_whole_modules() -> None:
     """N0 to N4 are free; N4's partner is not, so N2 and N3 or N0 and N1 serve."""
     node = npus(C, 6, networks="000000").using("node-1-N5", memory=65536)

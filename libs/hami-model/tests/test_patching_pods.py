@@ -13,7 +13,7 @@ POD: dict[str, Any] = {
         "initContainers": [{"name": "i0"}],
         "containers": [
             {"name": "c0", "resources": {"limits": {"x.io/gpu": "5k"}}, "env": [{"name": "A", "value": "1"}]},
-            {"name": "c1", "resources": {"limits": None}, "env": None},
+            {"name": "c1", "resources": {"limits": None, "requests": {"x.io/gpu": "16Ki"}}, "env": None},
         ],
     },
 }
@@ -29,6 +29,8 @@ POD: dict[str, Any] = {
         (Change(annotation=("a/b~c", "new")),
          [{"op": "replace", "path": "/metadata/annotations/a~1b~0c", "value": "new"}]),
         (Change(container="c0", limit=("x.io/gpu", "5000")), []),
+        (Change(container="c1", request=("x.io/gpu", "16384")),
+         [{"op": "replace", "path": "/spec/containers/1/resources/requests/x.io~1gpu", "value": "16384"}]),
         (Change(container="c0", limit=("x.io/gpu", "6k")),
          [{"op": "replace", "path": "/spec/containers/0/resources/limits/x.io~1gpu", "value": "6k"}]),
         (Change(container="c0", request=("x.io/gpu", "1")),

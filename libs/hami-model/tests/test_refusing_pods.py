@@ -26,6 +26,7 @@ def one(**facts: object) -> NodeBuilder:
         (one(slots=4).using("node-1-0", slots=5), SMALL, "CardTimeSlicingExhausted"),
         (one().using("node-1-0", cores=80), SMALL, "CardInsufficientCore"),
         (one(cores=4), a_pod().asking(gpu=1, gpumem=10, gpucores=200), "CardInsufficientCore"),
+        (one(cores=20).using("node-1-0", cores=25), a_pod().asking(gpu=1, gpumem=10), "CardInsufficientCore"),
         (one().using("node-1-0", memory=8000), a_pod().asking(gpu=1, gpucores=10), "CardInsufficientMemory"),
         (one().using("node-1-0"), a_pod().asking(gpu=1, gpumem=10, gpucores=100), "ExclusiveDeviceAllocateConflict"),
         (one().using("node-1-0", cores=100), a_pod().asking(gpu=1, gpumem=10), "CardComputeUnitsExhausted"),

@@ -142,10 +142,9 @@ def memory_free(rows: Rows, ask: Ask) -> Mask | None:
 
 
 def cores_free(rows: Rows, ask: Ask) -> Mask | None:
-    """The cores asked for are not booked."""
-    wanted = ask.cores
-    free: Ints = np.maximum(ask.total_cores(rows) - rows.used_cores, 0)
-    return free >= wanted if wanted else None
+    """The cores asked for are not booked. HAMi compat: a card with more booked than it lists refuses even none."""
+    fits: Mask = rows.used_cores + ask.cores <= ask.total_cores(rows)
+    return fits
 
 
 def alone_if_exclusive(rows: Rows, ask: Ask) -> Mask | None:

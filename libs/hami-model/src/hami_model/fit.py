@@ -95,7 +95,7 @@ class _Walk:
     def pick(self, picker: Picker) -> Taken | Refusal:
         """Let the vendor pick among all cards that pass."""
         passed, together = self._all_that_pass()
-        choice = picker([self._candidate(position) for position in passed])
+        choice = picker([self._candidate(position) for position in passed], self._rows.devices)
         by_uuid = {self._device(position).id: position for position in passed}
         chosen = [by_uuid[grant.uuid] for grant in choice.grants]
         if len(chosen) == self._ask.demand.count and self._is_paid(chosen):

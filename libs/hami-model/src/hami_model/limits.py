@@ -43,8 +43,11 @@ def percentage(container: Container, name: str) -> int | None:
     return _whole(container, name, "percent", 100)
 
 
-def memory(container: Container, name: str, *, factor: int = 1) -> int | None:
-    """Read memory in MiB, where one unit of the resource is ``factor`` MiB; None when it is not mentioned."""
+def memory(container: Container, name: str, *, factor: int = 1, rounds: bool = False) -> int | None:
+    """Read memory in MiB, where one unit of the resource is ``factor`` MiB; None when it is not mentioned.
+
+    ``rounds``: a fraction is read as the next whole unit instead of being refused.
+    """
     written = asked(container, name)
     if written is None:
         return None
@@ -56,7 +59,10 @@ def memory(container: Container, name: str, *, factor: int = 1) -> int | None:
         raise BadDemand(
             f"{name} {written} in container {container.name} is too much: {name} counts {unit}: write {meant}"
         )
-    units = _whole(container, name, unit, (MOST_MEMORY - 1) // factor)
+    most = (MOST_MEMORY - 1) // factor
+    if rounds and value is not None and 0 <= value <= most:
+        return value * factor
+    units = _whole(container, name, unit, most)
     return None if units is None else units * factor
 
 

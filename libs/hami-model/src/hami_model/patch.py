@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
-from hami_model.units import rounded_up
+from hami_model.units import canonical, rounded_up
 from hami_model.vendor import Change
 
 Json = dict[str, Any]
@@ -51,9 +51,10 @@ def _change_container(container: Json, change: Change) -> None:
 
 
 def _set_quantity(container: Json, section: str, name: str, value: str) -> None:
-    """Set a quantity, unless it is there in another notation: ``5k`` stays where 5000 is wanted."""
+    """Set a quantity, unless it is there as the API server would write it: ``5k`` stays where 5000 is wanted."""
     present = ((container.get("resources") or {}).get(section) or {}).get(name)
-    if present is None or rounded_up(present) != rounded_up(value):
+    wanted = rounded_up(value)
+    if present != value and (wanted is None or present != canonical(wanted)):
         _child(_child(container, "resources"), section)[name] = value
 
 

@@ -130,8 +130,8 @@ class Choice(Struct, frozen=True, kw_only=True):
     total: int | None = None
 
 
-Picker = Callable[[Sequence[Candidate]], Choice]
-"""Picks cards for one demand among all cards of a node that passed every check."""
+Picker = Callable[[Sequence[Candidate], Sequence[Device]], Choice]
+"""Picks cards for one demand among all cards of a node that passed every check; the vendor's cards there come second."""
 
 
 class Vendor(Struct, frozen=True, kw_only=True):

@@ -176,7 +176,7 @@ def later_reason(
         return Reason.QUOTA_EXCEEDED
     if max(device.memory - used.memory, 0) < memory:
         return Reason.INSUFFICIENT_MEMORY
-    if max(device.cores - used.cores, 0) < cores:
+    if device.cores - used.cores < cores:
         return Reason.INSUFFICIENT_CORES
     if device.cores == 100 and cores == 100 and used.slots > 0:
         return Reason.EXCLUSIVE_CONFLICT

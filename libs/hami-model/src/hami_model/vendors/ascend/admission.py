@@ -45,7 +45,8 @@ def _counted(vendor: Vendor, container: Container) -> Iterator[Change]:
 
 def _sized(vendor: Vendor, container: Container, *, soft: bool) -> Iterator[Change]:
     names, chip = vendor.resources, settings(vendor).chip
-    if not soft and (limits.cores(container, names.cores) or 0) > 0:
+    cores = limits.asked(container, names.cores)
+    if not soft and cores is not None and (rounded_up(cores) or 0) > 0:
         raise Denied(f"{names.cores} is only supported in hami-core (soft split) mode")
     whole = max(chip.memory_allocatable // names.memory_factor, 1)
     units = _memory(vendor, container, chip, soft=soft, whole=whole)
@@ -58,23 +59,21 @@ def _sized(vendor: Vendor, container: Container, *, soft: bool) -> Iterator[Chan
 
 
 def _memory(vendor: Vendor, container: Container, chip: Chip, *, soft: bool, whole: int) -> int:
-    """Return the memory to write, in units of the resource."""
-    names = vendor.resources
-    if limits.limit(container, names.memory) is None:
-        return whole
-    if soft:
-        return (limits.memory(container, names.memory, factor=names.memory_factor) or 0) // names.memory_factor
-    return max(_cut(vendor, container, chip) // names.memory_factor, 1)
-
-
-def _cut(vendor: Vendor, container: Container, chip: Chip) -> int:
+    """Return the memory to write, in units of the resource. HAMi compat: a fraction means the next whole unit."""
     names = vendor.resources
     written = limits.limit(container, names.memory)
-    value = rounded_up(written) if written is not None else None
-    if value is not None and value >= 0 and trim(chip, value * names.memory_factor).memory <= 0:
+    if written is None:
+        return whole
+    value = rounded_up(written)
+    if value is not None and _is_invalid(chip, value, factor=names.memory_factor, soft=soft):
         raise Denied(f"{names.memory} {value} is invalid{_way_out(vendor, container, chip)}")
-    memory = limits.memory(container, names.memory, factor=names.memory_factor)
-    return trim(chip, memory or 0).memory
+    mib = limits.memory(container, names.memory, factor=names.memory_factor, rounds=True) or 0
+    return max((mib if soft else trim(chip, mib).memory) // names.memory_factor, 1)
+
+
+def _is_invalid(chip: Chip, value: int, *, factor: int, soft: bool) -> bool:
+    """Say whether no share of a card can have this size; below 0 a template is refused as unreadable instead."""
+    return value <= 0 if soft else value >= 0 and trim(chip, value * factor).memory <= 0
 
 
 def _way_out(vendor: Vendor, container: Container, chip: Chip) -> str:

@@ -4,9 +4,10 @@ One rule: the biggest group is used first (HAMi compat); among groups of one siz
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hami_model.allocation import Grant
+from hami_model.device import Device
 from hami_model.request import Demand
 from hami_model.vendor import Candidate, Choice, Constraints, Picker, Vendor
 
@@ -22,19 +23,24 @@ def choose(vendor: Vendor, demand: Demand, constraints: Constraints) -> Picker |
     """Return how to pick several NPUs of the 910 family; a single one is the first in walk order."""
     if demand.count == 1 or not vendor.word.startswith(FAMILY_910):
         return None
-    by_group = _whole_modules if vendor.word == PAIRED else _one_network
+    count = demand.count
 
-    def pick(candidates: Sequence[Candidate]) -> Choice:
-        return by_group(candidates, demand.count)
+    def by_module(candidates: Sequence[Candidate], cards: Sequence[Device]) -> Choice:
+        return _whole_modules(candidates, count)
 
-    return pick
+    def by_network(candidates: Sequence[Candidate], cards: Sequence[Device]) -> Choice:
+        # HAMi compat: one card of an unknown network, even one that is not free, and the node has no networks.
+        known = all(_network(card.custom) is not None for card in cards)
+        return _biggest_network(candidates, count) if known else _granted(candidates[:count])
+
+    return by_module if vendor.word == PAIRED else by_network
 
 
 def node_score(vendor: Vendor, containers: tuple[tuple[Grant, ...], ...]) -> float:
     """Return 10 for each container whose NPUs share one network, less where they do not, 0 where it is unknown."""
-    if any(NETWORK not in grant.custom for grants in containers for grant in grants):
+    networks = [Counter(_network(grant.custom) for grant in grants) for grants in containers if grants]
+    if any(None in network for network in networks):
         return 0.0
-    networks = [Counter(grant.custom[NETWORK] for grant in grants) for grants in containers if grants]
     return sum(BEST_BONUS * max(network.values()) / network.total() for network in networks)
 
 
@@ -43,13 +49,19 @@ def has_networks(word: str) -> bool:
     return word.startswith(FAMILY_910)
 
 
-def _one_network(candidates: Sequence[Candidate], count: int) -> Choice:
-    """Take NPUs network by network, unless all are wanted or some network is unknown."""
-    if len(candidates) <= count or any(NETWORK not in c.device.custom for c in candidates):
-        return _granted(candidates[:count])
-    groups: dict[object, list[Candidate]] = {}
+def _network(facts: Mapping[str, object]) -> float | None:
+    """Return the network that a card names; None for none, or for one that is no number."""
+    named = facts.get(NETWORK)
+    return named if isinstance(named, int | float) and not isinstance(named, bool) else None
+
+
+def _biggest_network(candidates: Sequence[Candidate], count: int) -> Choice:
+    """Take NPUs network by network, unless all are wanted."""
+    if len(candidates) <= count:
+        return _granted(candidates)
+    groups: dict[float | None, list[Candidate]] = {}
     for candidate in candidates:
-        groups.setdefault(candidate.device.custom[NETWORK], []).append(candidate)
+        groups.setdefault(_network(candidate.device.custom), []).append(candidate)
     biggest_first = sorted(groups.values(), key=len, reverse=True)
     return _granted([candidate for group in biggest_first for candidate in group][:count])
 

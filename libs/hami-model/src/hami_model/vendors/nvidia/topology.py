@@ -6,6 +6,7 @@ are the node's own (``Device.links``), a missing one is 0. Among equals the firs
 
 from collections.abc import Sequence
 
+from hami_model.device import Device
 from hami_model.policies import TOPOLOGY
 from hami_model.request import Demand
 from hami_model.vendor import Candidate, Choice, Constraints, Picker, Vendor
@@ -16,7 +17,7 @@ def choose(vendor: Vendor, demand: Demand, constraints: Constraints) -> Picker |
     if TOPOLOGY not in constraints.card_policies:
         return None
 
-    def pick(candidates: Sequence[Candidate]) -> Choice:
+    def pick(candidates: Sequence[Candidate], cards: Sequence[Device]) -> Choice:
         group = _same_numa(candidates, demand.count) if constraints.numa_bind else candidates
         return Choice(grants=tuple(candidate.grant for candidate in best_connected(group, demand.count)))
 
