@@ -8,6 +8,7 @@ from hami_model.objects import PodRef
 from hami_model.vendor import MUTEX_LOCK, Lock
 
 MUTEX = MUTEX_LOCK.key
+DSMLU = Lock("cambricon.com/dsmlu.lock", owned=False, within="2 minutes")
 FIRST = PodRef("team-a", "first", "uid-1")
 SECOND = PodRef("team-a", "second", "uid-2")
 THIRD = PodRef("team-a", "third", "uid-3")
@@ -20,8 +21,8 @@ def soon(seconds: float = 5.0) -> float:
 async def test_the_second_pod_has_its_turn_when_the_first_was_served() -> None:
     """A second bind waits instead of failing into the scheduler's back-off."""
     locks = NodeLocks(timeout=300)
-    await locks.wait_turn("node-1", [MUTEX], FIRST, deadline=soon())
-    second = asyncio.create_task(locks.wait_turn("node-1", [MUTEX], SECOND, deadline=soon()))
+    await locks.wait_turn("node-1", [MUTEX_LOCK], FIRST, deadline=soon())
+    second = asyncio.create_task(locks.wait_turn("node-1", [MUTEX_LOCK], SECOND, deadline=soon()))
     await asyncio.sleep(0)
     waited = not second.done()
 
@@ -32,43 +33,44 @@ async def test_the_second_pod_has_its_turn_when_the_first_was_served() -> None:
     assert (("node-1", MUTEX),) == held
 
 
-async def test_who_waits_in_vain_gets_hamis_words() -> None:
-    """The text is what HAMi's users and dashboards know."""
+@pytest.mark.parametrize(("lock", "within"), [(MUTEX_LOCK, "5m0s"), (DSMLU, "2 minutes")])
+async def test_who_waits_in_vain_gets_hamis_words(lock: Lock, within: str) -> None:
+    """The text is what HAMi's users and dashboards know, a vendor's own included."""
     locks = NodeLocks(timeout=300)
-    await locks.wait_turn("node-1", [MUTEX], FIRST, deadline=soon())
+    await locks.wait_turn("node-1", [lock], FIRST, deadline=soon())
 
     with pytest.raises(Contended) as refused:
-        await locks.wait_turn("node-1", [MUTEX], SECOND, deadline=soon(0.01))
+        await locks.wait_turn("node-1", [lock], SECOND, deadline=soon(0.01))
 
-    assert "node node-1 has been locked within 5m0s: node lock contention" == str(refused.value)
+    assert f"node node-1 has been locked within {within}: node lock contention" == str(refused.value)
     locks.leave(FIRST.uid)
-    await locks.wait_turn("node-1", [MUTEX], THIRD, deadline=soon())
+    await locks.wait_turn("node-1", [lock], THIRD, deadline=soon())
 
 
 async def test_other_nodes_and_other_keys_do_not_wait() -> None:
     """Cambricon reads a key of its own, and nodes are apart."""
     locks = NodeLocks(timeout=300)
-    await locks.wait_turn("node-1", [MUTEX], FIRST, deadline=soon())
+    await locks.wait_turn("node-1", [MUTEX_LOCK], FIRST, deadline=soon())
 
-    await locks.wait_turn("node-1", ["cambricon.com/dsmlu.lock"], SECOND, deadline=soon())
-    await locks.wait_turn("node-2", [MUTEX], THIRD, deadline=soon())
+    await locks.wait_turn("node-1", [DSMLU], SECOND, deadline=soon())
+    await locks.wait_turn("node-2", [MUTEX_LOCK], THIRD, deadline=soon())
 
 
 async def test_a_pod_of_two_vendors_that_waits_in_vain_for_one_lock_gives_back_the_other() -> None:
     """Nobody holds a lock that it does not use."""
     locks = NodeLocks(timeout=300)
-    await locks.wait_turn("node-1", [MUTEX], FIRST, deadline=soon())
+    await locks.wait_turn("node-1", [MUTEX_LOCK], FIRST, deadline=soon())
     with pytest.raises(Contended):
-        await locks.wait_turn("node-1", ["cambricon.com/dsmlu.lock", MUTEX], SECOND, deadline=soon(0.01))
+        await locks.wait_turn("node-1", [DSMLU, MUTEX_LOCK], SECOND, deadline=soon(0.01))
 
-    await locks.wait_turn("node-1", ["cambricon.com/dsmlu.lock"], THIRD, deadline=soon())
+    await locks.wait_turn("node-1", [DSMLU], THIRD, deadline=soon())
 
 
 async def test_a_lock_found_at_start_holds_the_line_until_its_pod_is_served() -> None:
     """A restart forgets nobody who is between lock and confirmation."""
     locks = NodeLocks(timeout=300)
     locks.restore("node-1", MUTEX, FIRST, since=soon(0))
-    second = asyncio.create_task(locks.wait_turn("node-1", [MUTEX], SECOND, deadline=soon()))
+    second = asyncio.create_task(locks.wait_turn("node-1", [MUTEX_LOCK], SECOND, deadline=soon()))
     await asyncio.sleep(0)
     waited = not second.done()
     locks.leave(FIRST.uid)
@@ -89,7 +91,7 @@ async def test_a_lock_older_than_the_timeout_is_overdue() -> None:
 def test_a_lock_names_its_pod_except_cambricons() -> None:
     """``<RFC3339>,<namespace>,<pod>``, or the bare time."""
     assert "2026-01-01T00:00:00Z,team-a,first" == write_lock(MUTEX_LOCK, FIRST, 1767225600.0)
-    assert "2026-01-01T00:00:00Z" == write_lock(Lock("cambricon.com/dsmlu.lock", owned=False), FIRST, 1767225600.7)
+    assert "2026-01-01T00:00:00Z" == write_lock(DSMLU, FIRST, 1767225600.7)
 
 
 @pytest.mark.parametrize(

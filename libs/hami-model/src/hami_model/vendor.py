@@ -58,6 +58,8 @@ class Lock(Struct, frozen=True):
 
     key: str
     owned: bool = True
+    within: str = ""
+    """HAMi's fixed words for how long such a lock counts; empty = as long as node locks are set to count."""
 
 
 MUTEX_LOCK = Lock("hami.io/mutex.lock")
@@ -131,7 +133,7 @@ class Choice(Struct, frozen=True, kw_only=True):
 
 
 Picker = Callable[[Sequence[Candidate], Sequence[Device]], Choice]
-"""Picks cards for one demand among all cards of a node that passed every check; the vendor's cards there come second."""
+"""Picks cards for one demand among those of a node that passed every check; second come all cards it has."""
 
 
 class Vendor(Struct, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ class LockKeeper:
         """Wait for the pod's turn on the node and write its locks; raise ``Contended``, or what the API server says."""
         if not locks:
             return
-        await self._queues.wait_turn(node, [lock.key for lock in locks], pod, deadline=deadline)
+        await self._queues.wait_turn(node, locks, pod, deadline=deadline)
         self._held[pod.uid] = (node, tuple(locks), pod)
         await self._write(node, locks, pod)
 

@@ -71,20 +71,20 @@ class NodeLocks:
         self._timeout = timeout
         self._queues: dict[NodeKey, _Queue] = {}
 
-    async def wait_turn(self, node: str, keys: Iterable[str], pod: PodRef, *, deadline: float) -> None:
-        """Become the holder of every key of the node, in the order of the keys; ``deadline`` is in the loop's time.
+    async def wait_turn(self, node: str, locks: Iterable[Lock], pod: PodRef, *, deadline: float) -> None:
+        """Become the holder of every lock of the node, in the order of the keys; ``deadline`` is in the loop's time.
 
         Raises ``Contended`` with HAMi's text where the line does not move in time; nothing is held then.
         """
+        within = ""
         try:
             async with asyncio.timeout_at(deadline):
-                for key in sorted(set(keys)):
-                    await self._wait_one((node, key), pod.uid)
+                for lock in sorted(set(locks), key=lambda lock: lock.key):
+                    within = lock.within or go_duration(self._timeout)
+                    await self._wait_one((node, lock.key), pod.uid)
         except TimeoutError:
             self.leave(pod.uid)
-            raise Contended(
-                f"node {node} has been locked within {go_duration(self._timeout)}: node lock contention"
-            ) from None
+            raise Contended(f"node {node} has been locked within {within}: node lock contention") from None
         except asyncio.CancelledError:
             self.leave(pod.uid)
             raise

@@ -35,7 +35,7 @@ def vendor(config: Names) -> Vendor:
             allocated="hami.io/cambricon-mlu-devices-allocated",
         ),
         selectors=Selectors(use_uuid="cambricon.com/use-gpuuuid", nouse_uuid="cambricon.com/nouse-gpuuuid"),
-        lock=Lock("cambricon.com/dsmlu.lock", owned=False),
+        lock=Lock("cambricon.com/dsmlu.lock", owned=False, within="2 minutes"),
         settings=config,
         demand=_demand,
         admit=_admit,
