@@ -63,6 +63,21 @@ def test_keys_that_nobody_knows_are_ignored() -> None:
     )
 
 
+def test_a_key_without_a_value_is_as_good_as_absent() -> None:
+    """Charts leave ``runtimeClassName:`` alone on its line; HAMi reads its zero value."""
+    chip = {"commonWord": "Ascend310P", "runtimeClassName": None, "memoryFactor": None, "templates": None}
+
+    assert config.DeviceConfig(
+        cambricon=config.Names(resource_count_name="x"),
+        vnpus=config.Vnpus(configs=(config.Chip(common_word="Ascend310P"),)),
+    ) == config.parse(
+        {
+            "cambricon": {"resourceCountName": "x", "resourceCoreName": None},
+            "vnpus": {"hamiVnpuCore": None, "configs": [chip]},
+        }
+    )
+
+
 def test_two_vendors_cannot_share_a_resource() -> None:
     """A container would be served twice for one ask."""
     catalog = vendors.build(config.DEFAULTS, ascend=False, iluvatar=False)

@@ -138,11 +138,18 @@ def parse(raw: object) -> DeviceConfig:
             "device config vnpus is a list, as before HAMi 2.9: write a map with hamiVnpuCore and configs"
         )
     try:
-        config = msgspec.convert({k: v for k, v in raw.items() if v is not None}, DeviceConfig)
+        config = msgspec.convert(_filled(raw), DeviceConfig)
     except msgspec.ValidationError as error:
         raise DomainError(f"device config cannot be read: {error}") from error
     _check_profiles(config)
     return config
+
+
+def _filled(value: object) -> object:
+    """Drop keys without a value, as ``runtimeClassName:`` alone on its line: they are as good as absent."""
+    if isinstance(value, dict):
+        return {key: _filled(item) for key, item in value.items() if item is not None}
+    return [_filled(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _check_profiles(config: DeviceConfig) -> None:
