@@ -3,6 +3,7 @@
 import pytest
 from hami_model.place import Placement
 from hami_model.policies import NODE_KEY
+from hami_model.quota import Room
 from hami_testkit.builders import NodeBuilder, PodBuilder, a_card, a_fleet, a_node, a_pod
 from hami_testkit.deciding import cards, placed, refused
 
@@ -75,6 +76,16 @@ def test_an_unknown_network_earns_no_bonus() -> None:
 
     assert "N1 N0" == taken(placement)
     assert {"node-1": 0.0} == placement.scores
+
+
+def test_a_network_that_the_quota_does_not_pay_is_no_place() -> None:
+    """N3 is paid for by the init container, N1 and N2, one network, are not: the reason is the quota, not the cards."""
+    size = {f"huawei.com/{B3}": 1, f"huawei.com/{B3}-memory": 65536}
+    asking = wanting(B3, 2).starting_with(**size)
+
+    assert {"node-1": "2/4 ResourceQuotaNotFit"} == refused(
+        a_fleet(npus(B3, 4, networks="0001")), asking, quota={B3: Room(memory=2 * 65536)}
+    )
 
 
 def test_a_910c_gives_whole_modules() -> None:

@@ -13,7 +13,8 @@ from hami_model.policies import CARD_KEY, NODE_KEY, WEIGHTS_KEY, Policies, for_p
 from hami_model.quota import QuotaView, Room
 from hami_testkit.builders import PodBuilder, a_card, a_catalog, a_pod
 from hami_testkit.deciding import cards
-from hami_testkit.slow_scheduler import SlowNode, SlowPod, Use, decide
+from hami_testkit.slow_scheduler import decide
+from hami_testkit.slow_world import SlowNode, SlowPod, Use
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,11 +125,10 @@ def columns_of(nodes: dict[str, SlowNode]) -> Fleet:
     return fleet
 
 
-def slow_answer(nodes: dict[str, SlowNode], pod: Pod, room: Room) -> object:
+def slow_answer(nodes: dict[str, SlowNode], pod: Pod, quota: QuotaView) -> object:
     """Ask the scheduler without columns."""
-    nvidia = CATALOG.by_word("NVIDIA")
-    asked = SlowPod(pod_demand(pod, CATALOG), nvidia.constraints(nvidia, pod), for_pod(pod, Policies()), room)
-    return decide(nodes, asked)
+    constraints = {vendor.word: vendor.constraints(vendor, pod) for vendor in CATALOG.vendors}
+    return decide(nodes, SlowPod(pod_demand(pod, CATALOG), constraints, for_pod(pod, Policies()), quota))
 
 
 def fast_answer(nodes: dict[str, SlowNode], pod: Pod, quota: QuotaView) -> object:
@@ -170,16 +170,9 @@ def test_connected_cards_are_those_of_plain_loops(nodes: dict[str, SlowNode], as
 
 def compare(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
     """Ask both."""
-    pod = asking.pod()
-    wants_mlu = any("cambricon" in str(c.resources) for c in pod.spec.containers or [])
-    quota = {"NVIDIA": room}
-    if wants_mlu or any("cambricon" in str(c.resources) for c in pod.init_containers):
-        room, quota = Room(), {}
-        # An NVIDIA annotation says nothing of MLUs; plain loops know one set of constraints.
-        asking = PodBuilder(name="p1", containers=asking.containers, init_containers=asking.init_containers)
-        pod = asking.pod()
+    pod, quota = asking.pod(), {"NVIDIA": room, "MLU": room}
 
-    assert slow_answer(nodes, pod, room) == fast_answer(nodes, pod, quota)
+    assert slow_answer(nodes, pod, quota) == fast_answer(nodes, pod, quota)
 
 
 @settings(max_examples=60, deadline=None)

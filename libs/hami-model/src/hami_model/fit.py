@@ -98,13 +98,19 @@ class _Walk:
         choice = picker([self._candidate(position) for position in passed], self._rows.devices)
         by_uuid = {self._device(position).id: position for position in passed}
         chosen = [by_uuid[grant.uuid] for grant in choice.grants]
-        if len(chosen) == self._ask.demand.count and self._is_paid(chosen):
-            return self._taken(chosen)
+        if len(chosen) == self._ask.demand.count:
+            return self._taken(chosen) if self._is_paid(chosen) else self._unpaid(chosen, total=choice.total)
         # HAMi compat: under numa-bind the refusal counts the NUMA node walked last, whatever the others had.
         too_few = together if self._ask.constraints.numa_bind else len(chosen)
         if too_few or choice.total is not None:
             self._counts[Reason.TOO_FEW_CARDS] = too_few
         return self.refusal(total=choice.total)
+
+    def _unpaid(self, positions: list[int], *, total: int | None) -> Refusal:
+        """Refuse the picked cards, which cost the quota more than those it was asked about."""
+        self._counts[Reason.QUOTA_EXCEEDED] += len(positions)
+        self._cards.update(dict.fromkeys(positions, Reason.QUOTA_EXCEEDED))
+        return self.refusal(total=total)
 
     def refusal(self, *, total: int | None = None) -> Refusal:
         """Return why not."""

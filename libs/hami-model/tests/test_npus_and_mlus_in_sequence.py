@@ -1,0 +1,198 @@
+"""Pods come, start, and go on nodes of NPUs and MLUs: columns answer as plain loops do at every step."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+from hami_model.allocation import Allocation
+from hami_model.charge import Charge, charge
+from hami_model.demands import pod_demand
+from hami_model.device import Device
+from hami_model.fleet import Fleet
+from hami_model.objects import ContainerState, ContainerStatus, Meta, Node, Pod, PodRef, Terminated
+from hami_model.place import Placement, place, why_not
+from hami_model.policies import CARD_KEY, NODE_KEY, Policies, for_pod
+from hami_model.quota import QuotaView, Room
+from hami_testkit.builders import PodBuilder, a_card, a_catalog, a_pod
+from hami_testkit.deciding import cards
+from hami_testkit.slow_scheduler import decide, held
+from hami_testkit.slow_world import SlowNode, SlowPod, Use
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+CATALOG = a_catalog()
+SIZES = {
+    "Ascend910A": (32768, 2184, 4369), "Ascend910B2": (65536, 8192, 16384), "Ascend910B3": (65536, 16384, 32768),
+    "Ascend910B4": (32768, 8192, 16384), "Ascend910B4-1": (65536, 16384, 32768), "Ascend910C": (65536, 16384),
+    "Ascend310P": (21527, 3072, 6144, 12288), "MLU": (24576, 1024, 4096, 12288),
+}  # fmt: skip
+"""MiB of a whole card, then of shares of it, by word."""
+CARD_POLICIES = ("binpack", "spread", "mutex", "numa,binpack", "")
+SOFT = {"huawei.com/vnpu-mode": "hami-core"}
+
+
+@dataclass
+class Running:
+    """A placed pod: where it is, what it holds, and how the loops see it."""
+
+    pod: Pod
+    allocation: Allocation
+    asked: SlowPod
+    before: SlowNode
+    shares: dict[str, Use]
+
+
+@dataclass
+class Cluster:
+    """The same nodes twice: in columns, and as plain objects."""
+
+    random: Random
+    nodes: dict[str, SlowNode]
+    fleet: Fleet
+    running: list[Running] = field(default_factory=list)
+
+
+def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
+    """Make up a node of one or two kinds of cards, which splits in software or does not."""
+    soft, devices = random.random() < 0.4, list[Device]()
+    for word in random.sample(words, random.randint(1, len(words))):
+        is_networked = word.startswith("Ascend910") and random.random() < 0.9
+        for at in range(random.choice([1, 2, 4, 4, 6])):
+            network = {"NetworkID": random.choice([0, 0, 1])} if is_networked and random.random() < 0.98 else {}
+            facts = {"index": at, "slots": random.choice([2, 4, 7]), "custom": network, "numa": random.randint(0, 1)}
+            card_cores = 100 if word == "MLU" or (soft and random.random() < 0.9) else 20
+            healthy = random.random() < 0.92
+            devices.append(
+                a_card(
+                    f"{name}-{word}-{at}",
+                    vendor=word,
+                    memory=SIZES[word][0],
+                    cores=card_cores,
+                    healthy=healthy,
+                    **facts,
+                )  # type: ignore[arg-type]
+            )
+    return SlowNode(devices, {}, soft_split=soft)
+
+
+def a_cluster(random: Random) -> Cluster:
+    """Make up one to four empty nodes."""
+    words = random.sample(list(SIZES), random.choice([1, 1, 2]))
+    nodes = {f"n{number}": a_slow_node(f"n{number}", words, random) for number in range(random.randint(1, 4))}
+    fleet = Fleet(CATALOG)
+    for name, node in nodes.items():
+        for word in CATALOG.words:
+            fleet.set_devices(name, word, [device for device in node.devices if device.vendor == word])
+        mode = {"hami-vnpu-core": str(node.soft_split).lower()}
+        fleet.set_node(Node(metadata=Meta(name=name, annotations=mode)))
+    return Cluster(random, nodes, fleet)
+
+
+def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
+    """Make up what a container asks of one kind of card."""
+    count, memory = random.choice([1, 1, 1, 2, 2, 3, 4]), random.choice(SIZES[word])
+    cores = random.choice([0, 10, 25, 50, 100])
+    if word == "MLU":
+        return {"mlu": count, **random.choice([{}, {"mlumem": memory // 256}, {"mlumem": 4, "mlucores": cores}])}
+    name = f"huawei.com/{word}"
+    asked = {name: count, f"{name}-memory": memory}
+    return {**asked, f"{name}-core": cores} if soft else asked
+
+
+def a_new_pod(name: str, cluster: Cluster) -> PodBuilder:
+    """Make up a pod of init containers, sidecars and containers for the kinds of cards that are there."""
+    random, soft = cluster.random, cluster.random.random() < 0.4
+    words = sorted({device.vendor for node in cluster.nodes.values() for device in node.devices})
+    pod = a_pod(name).annotated(SOFT if soft else {})
+    if random.random() < 0.5:
+        pod = pod.annotated({CARD_KEY: random.choice(CARD_POLICIES), NODE_KEY: random.choice(["binpack", "spread"])})
+    if random.random() < 0.2:
+        uuids = [device.id for node in cluster.nodes.values() for device in node.devices]
+        listed = ",".join(random.sample(uuids, random.randint(1, len(uuids))))
+        keys = CATALOG.by_word(words[0]).selectors
+        pod = pod.annotated({random.choice([keys.use_uuid, keys.nouse_uuid]): listed})
+
+    def some() -> dict[str, int]:
+        chosen = random.sample(words, random.choice([0, 1, 1, 1, 1, 1, len(words)]))
+        return {key: amount for word in chosen for key, amount in amounts(word, random, soft=soft).items()}
+
+    for _ in range(random.choice([0, 0, 0, 1, 2])):
+        pod = pod.beside(**some()) if random.random() < 0.3 else pod.starting_with(**some())
+    for _ in range(random.choice([1, 1, 2])):
+        pod = pod.asking(**some())
+    return pod
+
+
+def come(cluster: Cluster, pod: Pod, quota: QuotaView) -> None:
+    """Ask both for a place, compare, and book it in both."""
+    constraints = {vendor.word: vendor.constraints(vendor, pod) for vendor in CATALOG.vendors}
+    demand, policies, names = pod_demand(pod, CATALOG), for_pod(pod, Policies()), list(cluster.nodes)
+    asked = SlowPod(demand, constraints, policies, quota)
+    outcome = place(cluster.fleet, pod, demand, names, policies=policies, quota=quota)
+    reasons = why_not(cluster.fleet, pod, demand, names, policies=policies, quota=quota)
+    refused = {names[position]: text for text, positions in reasons.items() for position in positions}
+    fast = (outcome.node, cards(outcome.containers)) if isinstance(outcome, Placement) else ("", [])
+
+    assert decide(cluster.nodes, asked) == (*fast, refused)
+
+    if isinstance(outcome, Placement):
+        node = cluster.nodes[outcome.node]
+        before = SlowNode(node.devices, dict(node.use), soft_split=node.soft_split)
+        allocation = Allocation(pod=PodRef.of(pod), node=outcome.node, containers=outcome.containers)
+        running = Running(pod, allocation, asked, before, {})
+        become(cluster, running, held(before, asked))
+        cluster.running.append(running)
+
+
+def become(cluster: Cluster, running: Running, shares: dict[str, Use]) -> None:
+    """Let a pod hold these shares from now on; the books of both must say the same."""
+    node = cluster.nodes[running.allocation.node]
+    use = dict(node.use)
+    for uuid in {*running.shares, *shares}:
+        old, had, has = use.get(uuid, Use()), running.shares.get(uuid, Use()), shares.get(uuid, Use())
+        use[uuid] = Use(
+            slots=old.slots - had.slots + has.slots,
+            memory=old.memory - had.memory + has.memory,
+            cores=old.cores - had.cores + has.cores,
+        )
+    cluster.nodes[running.allocation.node] = SlowNode(node.devices, use, soft_split=node.soft_split)
+    words = {device.id: device.vendor for device in node.devices}
+    for sign, part in ((-1, running.shares), (1, shares)):
+        charges = {
+            (words[uuid], uuid): Charge(slots=one.slots, memory=one.memory, cores=one.cores)
+            for uuid, one in part.items()
+        }
+        (cluster.fleet.charge if sign > 0 else cluster.fleet.discharge)(running.allocation.node, charges)
+        if sign > 0 and shares:
+            assert charges == charge(running.allocation, running.pod)
+    running.shares = shares
+
+
+def start(cluster: Cluster, running: Running) -> None:
+    """Let a pod's init containers end."""
+    ended = ContainerState(terminated=Terminated(exit_code=0))
+    statuses = [ContainerStatus(name=container.name, state=ended) for container in running.pod.init_containers]
+    running.pod = structs.replace(
+        running.pod, status=structs.replace(running.pod.status, init_container_statuses=statuses)
+    )
+    become(cluster, running, held(running.before, running.asked, initialised=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32))
+def test_every_step_is_answered_as_plain_loops_answer(seed: int) -> None:
+    """The same node, the same cards in the same order, or the very same words, however full the nodes are by now."""
+    random = Random(seed)
+    cluster = a_cluster(random)
+    tight = Room(memory=random.choice([None, 20000, 70000, 200000]), cores=random.choice([None, 50, 250]))
+    for number in range(12):
+        if cluster.running and random.random() < 0.3:
+            one = random.choice(cluster.running)
+            if random.random() < 0.4:
+                start(cluster, one)
+            else:
+                become(cluster, one, {})
+                cluster.running.remove(one)
+            continue
+        quota = dict.fromkeys(CATALOG.words, tight) if random.random() < 0.3 else {}
+        come(cluster, a_new_pod(f"p{number}", cluster).pod(), quota)

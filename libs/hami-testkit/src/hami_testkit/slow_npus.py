@@ -1,0 +1,64 @@
+"""How NPUs of the Ascend 910 family are picked, and what their nodes are worth: plain loops, to compare with.
+
+One rule: cards come in walk order, and what is equally good is taken in that order.
+"""
+
+from collections.abc import Callable, Sequence
+
+from hami_model.device import Device
+from hami_model.request import Demand
+
+Pick = Callable[[list[Device]], tuple[list[Device], int | None]]
+"""Of the cards that passed: those that are taken, and what stands for the number of cards in HAMi's words, if odd."""
+
+
+def picker(demand: Demand, mine: Sequence[Device]) -> Pick | None:
+    """Return how a demand for several NPUs is served from a node's cards; None where the first ones serve."""
+    if demand.count == 1 or not demand.vendor.startswith("Ascend910"):
+        return None
+    if demand.vendor == "Ascend910C":
+        return lambda passed: (modules(passed, demand.count), demand.count)
+    if any(network(card) is None for card in mine):
+        return None
+    return lambda passed: (networks(passed, demand.count), None)
+
+
+def modules(passed: list[Device], count: int) -> list[Device]:
+    """Take whole modules, as many as it needs to reach the count."""
+    taken: list[Device] = []
+    for card in passed:
+        module = [other for other in passed if other.index // 2 == card.index // 2]
+        if card not in taken and len(module) == 2 and len(taken) < count:
+            taken += module
+    return taken
+
+
+def networks(passed: list[Device], count: int) -> list[Device]:
+    """Take the biggest network's cards first, unless all are wanted."""
+    if len(passed) <= count:
+        return passed
+    taken: list[Device] = []
+    left = list(passed)
+    while len(taken) < count:
+        sizes = [sum(network(other) == network(card) for other in left) for card in left]
+        best = network(left[sizes.index(max(sizes))])
+        taken += [card for card in left if network(card) == best]
+        left = [card for card in left if network(card) != best]
+    return taken[:count]
+
+
+def network(card: Device) -> object:
+    """Return the card's network, None where it is unknown."""
+    return card.custom.get("NetworkID")
+
+
+def bonus(containers: Sequence[Sequence[Device]]) -> float:
+    """Return 10 for each container whose 910s share one network, less where they do not."""
+    cards = [card for container in containers for card in container]
+    if any(not card.vendor.startswith("Ascend910") or network(card) is None for card in cards):
+        return 0.0
+    best = 0.0
+    for container in containers:
+        named = [network(card) for card in container]
+        best += 10 * max(named.count(name) for name in named) / len(named) if named else 0
+    return best
