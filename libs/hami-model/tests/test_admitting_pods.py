@@ -223,6 +223,18 @@ def test_a_share_of_nothing_is_refused_in_soft_split(memory: str) -> None:
     assert (500, True) == (answer.code, answer.message.startswith(f"{NPU}-memory {memory} is invalid: "))
 
 
+def test_half_a_module_more_is_refused_outside_of_a_super_pod_too() -> None:
+    """Several 910C are given as whole modules, so three never fit; one may stand alone there."""
+    catalog = chips(super_pod=False)
+
+    three = answer_to(a_pod(a_container("c0", {"huawei.com/Ascend910C": "3"})), catalog)
+    one = admitted(a_pod(a_container("c0", {"huawei.com/Ascend910C": "1"})), catalog)
+
+    assert isinstance(three, Deny)
+    assert three.message.startswith("Ascend910C device request must be 1 or 2*n, got 3: write huawei.com/Ascend910C 4")
+    assert (QuotaNeed(vendor="Ascend910C", memory=65536, cores=0),) == one.needs
+
+
 def test_part_of_a_core_is_a_core_asked_for() -> None:
     """HAMi compat: cores belong to soft split, however few."""
     answer = answer_to(a_pod(a_container("c0", {NPU: "1", f"{NPU}-core": "500m"})))

@@ -31,13 +31,15 @@ def admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
 
 
 def _counted(vendor: Vendor, container: Container) -> Iterator[Change]:
-    """A 910C module holds two NPUs that leave the factory as one: an ask for one becomes two."""
+    """A 910C module holds two NPUs that leave the factory as one: in a SuperPod an ask for one becomes two."""
     name, chip = vendor.resources.count, settings(vendor).chip
     count = limits.count(container, name) or 0
-    if not chip.super_pod or vendor.word != SUPER_POD or count % 2 == 0:
+    if vendor.word != SUPER_POD or count % 2 == 0:
         return
     if count > 1:
         raise Denied(f"{SUPER_POD} device request must be 1 or 2*n, got {count}: write {name} {count + 1}")
+    if not chip.super_pod:
+        return
     yield Change(container=container.name, limit=(name, "2"))
     if container.resources and name in (container.resources.requests or {}):
         yield Change(container=container.name, request=(name, "2"))
