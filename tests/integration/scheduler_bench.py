@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from aiohttp import web
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.extender import Extender
 from hami_testkit.cluster.scheduler import KubeScheduler
 from hami_testkit.cluster.status import ApiError
+from hami_testkit.real_cluster import kube_scheduler
 
 Json = dict[str, Any]
 REAL = os.environ.get("HAMI_TEST_KUBECONFIG")
@@ -115,21 +115,8 @@ class Cluster:
             "urlPrefix": extender.url, "filterVerb": "filter", "bindVerb": "bind", "nodeCacheCapable": True,
             "httpTimeout": f"{extender.http_timeout}s", "ignorable": extender.ignorable, "managedResources": managed,
         }  # fmt: skip
-        config = {
-            "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
-            "clientConnection": {"kubeconfig": REAL}, "leaderElection": {"leaderElect": False},
-            "profiles": [{"schedulerName": "hami-scheduler"}], "extenders": [entry],
-        }  # fmt: skip
-        path = self._folder / "scheduler.yaml"
-        path.write_text(yaml.safe_dump(config))
-        arguments = [str(BINARY), f"--config={path}", "--secure-port=0"]
-        with (self._folder / "scheduler.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(*arguments, stdout=log, stderr=log)
-            try:
-                yield
-            finally:
-                process.kill()
-                await process.wait()
+        async with kube_scheduler(Path(str(BINARY)), self._folder, Path(str(REAL)), [entry]):
+            yield
 
 
 def an_extender(fake: FakeExtender, *, ignorable: bool = False) -> Extender:

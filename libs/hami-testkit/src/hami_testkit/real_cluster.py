@@ -1,0 +1,130 @@
+"""A real control plane from its binaries: etcd, kube-apiserver and kube-scheduler, each for the length of a block.
+
+One rule: it takes free ports of the loopback, writes only below the folder it is given, and leaves no process behind.
+No kubelet and no controller manager runs: pods stay as their tests put them, and namespaces never finish ending.
+"""
+
+import argparse
+import asyncio
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hami_testkit.processes import Processes, ProcessFailedError, Spec, free_port, processes
+
+START_DEADLINE = 120.0
+"""Seconds that each process may take on a busy machine; on an idle one all are up in ten."""
+
+
+@asynccontextmanager
+async def control_plane(binaries: Path, folder: Path) -> AsyncIterator[Path]:
+    """Run etcd and kube-apiserver until the block is left, which gets the kubeconfig of an administrator."""
+    for name in ("etcd", "kube-apiserver"):
+        if not (binaries / name).is_file():
+            raise ProcessFailedError(f"{binaries} holds no {name}; CONTRIBUTING.md says how to build it")
+    token, kubeconfig = secrets.token_hex(), folder / "kubeconfig"
+    (folder / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
+    await _write_key(folder / "service-accounts.key")
+    async with processes(folder) as running:
+        client, url = f"http://127.0.0.1:{free_port()}", f"https://127.0.0.1:{free_port()}"
+        await _start(running, _etcd(binaries, folder, client))
+        await _start(running, _apiserver(binaries, folder, url=url, etcd=client))
+        kubeconfig.write_text(_kubeconfig(url, token))
+        yield kubeconfig
+
+
+@asynccontextmanager
+async def kube_scheduler(
+    binary: Path, folder: Path, kubeconfig: Path, extenders: Sequence[Mapping[str, Any]] = ()
+) -> AsyncIterator[None]:
+    """Run a kube-scheduler named hami-scheduler, with these entries as extenders, until the block is left."""
+    config = {
+        "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+        "clientConnection": {"kubeconfig": str(kubeconfig)}, "leaderElection": {"leaderElect": False},
+        "profiles": [{"schedulerName": "hami-scheduler"}], "extenders": [dict(entry) for entry in extenders],
+    }  # fmt: skip
+    path, port = folder / "scheduler.yaml", free_port()
+    path.write_text(yaml.safe_dump(config))
+    command = [str(binary), f"--config={path}", f"--secure-port={port}", "--bind-address=127.0.0.1"]
+    ready = f"https://127.0.0.1:{port}/healthz"
+    async with processes(folder) as running:
+        await _start(running, Spec(name="kube-scheduler", command=command, ready_url=ready))
+        yield
+
+
+async def _start(running: Processes, spec: Spec) -> None:
+    await (await running.start(spec)).wait_ready(START_DEADLINE)
+
+
+async def _write_key(path: Path) -> None:
+    command, quiet = ["openssl", "genrsa", "-out", str(path), "2048"], asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
+    if await process.wait():
+        raise ProcessFailedError("openssl cannot make the key that kube-apiserver signs tokens with")
+
+
+def _etcd(binaries: Path, folder: Path, client: str) -> Spec:
+    peer = f"http://127.0.0.1:{free_port()}"
+    command = [
+        str(binaries / "etcd"), f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync", "--log-level=warn",
+        f"--listen-client-urls={client}", f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}",
+    ]  # fmt: skip
+    return Spec(name="etcd", command=command, ready_url=f"{client}/health", ground=True)
+
+
+def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str) -> Spec:
+    key = folder / "service-accounts.key"
+    command = [
+        str(binaries / "kube-apiserver"), f"--etcd-servers={etcd}", f"--cert-dir={folder}",
+        "--bind-address=127.0.0.1", f"--secure-port={url.rpartition(':')[2]}", "--service-cluster-ip-range=10.0.0.0/24",
+        f"--token-auth-file={folder / 'tokens.csv'}", "--authorization-mode=RBAC",
+        f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        # they demand what only a controller manager or a kubelet brings
+        "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+    ]  # fmt: skip
+    return Spec(name="kube-apiserver", command=command, ready_url=f"{url}/readyz", grace=20)
+
+
+def _kubeconfig(url: str, token: str) -> str:
+    name = "real"
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": name,
+        "clusters": [{"name": name, "cluster": {"server": url, "insecure-skip-tls-verify": True}}],
+        "users": [{"name": name, "user": {"token": token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
+    }  # fmt: skip
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def main() -> None:
+    """Run a control plane until SIGTERM or Ctrl-C, and print where its kubeconfig is."""
+    parser = argparse.ArgumentParser(prog="python -m hami_testkit.real_cluster", description=main.__doc__)
+    parser.add_argument("binaries", type=Path, help="the folder of etcd and kube-apiserver")
+    options = parser.parse_args()
+    try:
+        asyncio.run(_run(options.binaries))
+    except ProcessFailedError as error:
+        sys.exit(f"no control plane: {error}")
+
+
+async def _run(binaries: Path) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory(prefix="real-cluster-", ignore_cleanup_errors=True) as folder:
+        async with control_plane(binaries, Path(folder)) as kubeconfig:
+            print(kubeconfig, flush=True)
+            await stop.wait()
+
+
+if __name__ == "__main__":
+    main()
