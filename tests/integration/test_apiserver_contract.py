@@ -157,6 +157,33 @@ async def test_a_json_patch_applies_whole_or_not_at_all(api: ApiClient, pods: st
         await api.patch(f"{pods}/p0", [change, wrong], content=JSON_PATCH)
 
 
+async def test_a_json_patch_replaces_what_is_not_there(api: ApiClient, pods: str) -> None:
+    """Unlike RFC 6902 has it, replacing an absent member adds it; removing one is refused."""
+    await api.create(pods, {**a_pod(), "metadata": {"name": "p0", "annotations": {"a": "1"}}})
+
+    replace = {"op": "replace", "path": "/metadata/annotations/b", "value": "2"}
+    changed = await api.patch(f"{pods}/p0", [replace], content=JSON_PATCH)
+
+    assert {"a": "1", "b": "2"} == changed["metadata"]["annotations"]
+    async with refusal(422):
+        await api.patch(f"{pods}/p0", [{"op": "remove", "path": "/metadata/annotations/c"}], content=JSON_PATCH)
+
+
+async def test_an_apply_creates_or_joins(api: ApiClient, pods: str) -> None:
+    """Server-side apply makes what is absent, and adds to what is there."""
+    how: Json = {"content": "application/apply-patch+yaml", "query": {"fieldManager": "contract"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", **a_pod()}
+
+    made = await api.patch(f"{pods}/p0", pod, **how)
+    pod["metadata"] = {"name": "p0", "annotations": {"a": "1"}}
+    joined = await api.patch(f"{pods}/p0", pod, **how)
+
+    assert made["metadata"]["uid"] == joined["metadata"]["uid"]
+    assert {"a": "1"} == joined["metadata"]["annotations"]
+    async with refusal(422, "fieldManager: Required value"):
+        await api.patch(f"{pods}/p0", pod, content=how["content"])
+
+
 async def test_a_strategic_patch_joins_conditions_by_type(api: ApiClient, pods: str) -> None:
     """A condition is set without repeating the others."""
     await api.create(pods, a_pod())
@@ -189,6 +216,33 @@ async def test_status_and_the_rest_are_written_apart(api: ApiClient, pods: str) 
     await api.patch(f"{pods}/p0/status", {"status": {"phase": "Running"}, "spec": {"nodeName": "node-a"}})
     found = await api.get(f"{pods}/p0")
     assert ("Running", None) == (found["status"]["phase"], found["spec"].get("nodeName"))
+
+
+async def test_a_status_is_replaced_whole_but_for_the_class_of_service(api: ApiClient, pods: str) -> None:
+    """What a replacement of the status does not name is gone; the server keeps only what it reckons itself."""
+    asked = {"cpu": "1", "memory": "1Gi"}
+    pod = await api.create(pods, a_pod(limits=asked))
+    await api.patch(f"{pods}/p0/status", {"status": {"phase": "Running", "reason": "Busy"}})
+
+    done = await api.replace(f"{pods}/p0/status", {**pod, "metadata": {"name": "p0"}, "status": {"phase": "Succeeded"}})
+
+    assert {"phase": "Succeeded", "qosClass": "Guaranteed"} == done["status"]
+
+
+async def test_a_node_and_its_status_are_written_as_a_kubelet_does(api: ApiClient) -> None:
+    """Capacity comes by the status path and outlives a change of the rest."""
+    path = f"{CORE}/nodes/node-{uuid.uuid4().hex[:8]}"
+    name = path.rpartition("/")[2]
+    await api.create(f"{CORE}/nodes", {"metadata": {"name": name}})
+
+    capacity = {"nvidia.com/gpu": 8, "memory": "65536Mi"}
+    await api.patch(f"{path}/status", {"status": {"capacity": capacity, "allocatable": {"nvidia.com/gpu": "7"}}})
+    await api.patch(path, {"metadata": {"annotations": {"a": "1"}}, "status": {"capacity": {}}})
+    found = await api.get(path)
+    await api.delete(path)
+
+    assert {"nvidia.com/gpu": "8", "memory": "64Gi"} == found["status"]["capacity"]
+    assert ({"nvidia.com/gpu": "7"}, {"a": "1"}) == (found["status"]["allocatable"], found["metadata"]["annotations"])
 
 
 async def test_a_pod_gets_its_node_only_by_a_binding(api: ApiClient, pods: str) -> None:
@@ -275,3 +329,39 @@ async def test_a_deletion_may_insist_on_the_uid(api: ApiClient, pods: str) -> No
 
     async with refusal(409, "the UID in the precondition"):
         await api.delete(f"{pods}/p0", {"preconditions": {"uid": str(uuid.uuid4())}})
+
+
+async def test_a_deletion_may_be_a_dry_run(api: ApiClient, pods: str) -> None:
+    """Asked for in the query or in the body, it deletes nothing."""
+    await api.create(pods, a_pod())
+
+    await api.delete(f"{pods}/p0", query={"dryRun": "All"})
+    await api.delete(f"{pods}/p0", {"dryRun": ["All"]})
+
+    assert "p0" == (await api.get(f"{pods}/p0"))["metadata"]["name"]
+
+
+async def test_many_are_deleted_by_a_selector(api: ApiClient, pods: str) -> None:
+    """The list of what is deleted comes back, and the others stay."""
+    for name in ("a", "b", "c"):
+        await api.create(pods, {**a_pod(name), "metadata": {"name": name, "labels": {"keep": str(name == "b")}}})
+
+    deleted = await api.delete(pods, {"gracePeriodSeconds": 0}, query={"labelSelector": "keep=False"})
+
+    assert ("PodList", ["a", "c"]) == (deleted["kind"], [item["metadata"]["name"] for item in deleted["items"]])
+    assert ["b"] == [item["metadata"]["name"] for item in (await api.get(pods))["items"]]
+
+
+async def test_a_deletion_answers_with_the_object_or_its_name(api: ApiClient, namespace: str) -> None:
+    """Quotas come back as they were, leases as a Status that names them."""
+    quotas = f"{CORE}/namespaces/{namespace}/resourcequotas"
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    await api.create(quotas, {"metadata": {"name": "q"}, "spec": {"hard": {"limits.nvidia.com/gpumem": 4000}}})
+    lease = await api.create(leases, {"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}})
+
+    quota = await api.delete(f"{quotas}/q")
+    gone = await api.delete(f"{leases}/l")
+
+    assert {"limits.nvidia.com/gpumem": "4k"} == quota["spec"]["hard"]
+    named = {"name": "l", "group": "coordination.k8s.io", "kind": "leases", "uid": lease["metadata"]["uid"]}
+    assert ("Success", named) == (gone["status"], gone["details"])

@@ -125,6 +125,16 @@ async def test_a_watch_without_a_revision_begins_with_what_is_there(api: ApiClie
     assert [("ADDED", "a"), ("ADDED", "b")] == told(seen)
 
 
+@pytest.mark.parametrize("word", ["true", "True", "1"])
+async def test_a_watch_is_asked_for_in_many_spellings(api: ApiClient, pods: str, word: str) -> None:
+    """Client libraries write the word as their language does."""
+    await api.create(pods, a_pod())
+
+    seen = await api.get(pods, query={"watch": word, "timeoutSeconds": 1, "allowWatchBookmarks": "False"})
+
+    assert ("ADDED", "p0") == (seen["type"], seen["object"]["metadata"]["name"])
+
+
 async def test_what_leaves_a_selection_is_deleted_for_its_watch(api: ApiClient, pods: str) -> None:
     """Who watches unbound pods is told DELETED when one is bound, who watches the node ADDED."""
     made = await api.create(pods, a_pod())

@@ -6,8 +6,9 @@ The stand-in answers by default; with HAMI_TEST_KUBECONFIG set, the same tests a
 import asyncio
 import base64
 import json
+import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,30 +71,33 @@ class Hook:
         }
         return web.json_response(answer, status=self.code)
 
-    async def register(self, policy: str) -> None:
+    async def register(self, policy: str, *, conditions: Sequence[str] = (), probe: Json | None = None) -> None:
+        """Have the server call it; ``probe`` is a pod of which it is asked, where the conditions leave some out."""
         rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}
         webhook = {
             "name": self.name, "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [rule],
             "failurePolicy": policy, "timeoutSeconds": 1, "clientConfig": self._client,
             "namespaceSelector": {"matchLabels": {"contract": self._namespace}},
+            "matchConditions": [{"name": f"c{n}", "expression": text} for n, text in enumerate(conditions)],
         }  # fmt: skip
         await self._api.create(HOOKS, {"metadata": {"name": self._namespace}, "webhooks": [webhook]})
         if REAL:  # a real server learns of a new webhook a little later
-            await self._wait_called()
+            await self._wait_called(probe or a_pod("probe"))
 
-    async def _wait_called(self) -> None:
+    async def _wait_called(self, probe: Json) -> None:
         path = f"{CORE}/namespaces/{self._namespace}/pods"
         async with asyncio.timeout(20):
             while not self.asked:
                 with suppress(ApiError):  # what the webhook answers is the test's business
-                    await self._api.create(path, a_pod("probe"), query={"dryRun": "All"})
+                    await self._api.create(path, probe, query={"dryRun": "All"})
         self.asked.clear()
 
 
 @pytest.fixture
-async def hook(api: ApiClient, namespace: str, tmp_path: Path) -> AsyncIterator[Hook]:
-    """A webhook on a free port; with TLS where the server is real, which takes no other."""
-    tls, client = (_certificate(tmp_path), {}) if REAL else (None, {})
+async def hook(request: pytest.FixtureRequest, api: ApiClient, namespace: str, tmp_path: Path) -> AsyncIterator[Hook]:
+    """A webhook on a free port; with TLS where the test wants it, or the server is real, which takes no other."""
+    client: Json = {}
+    tls = _certificate(tmp_path) if REAL or hasattr(request, "param") else None
     app = web.Application()
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     hook = Hook(api, namespace, client)
@@ -107,7 +111,8 @@ async def hook(api: ApiClient, namespace: str, tmp_path: Path) -> AsyncIterator[
         client["caBundle"] = base64.b64encode((tmp_path / "tls.crt").read_bytes()).decode()
     yield hook
     hook.hangs.set()
-    await api.delete(f"{HOOKS}/{namespace}")
+    with suppress(ApiError):  # a test may have tried one that was refused
+        await api.delete(f"{HOOKS}/{namespace}")
     await runner.cleanup()
 
 
@@ -139,6 +144,17 @@ async def test_a_webhook_sees_the_pod_as_kubernetes_shows_it(
     assert ("Pod", "v1") == (request["object"]["kind"], request["object"]["apiVersion"])
     assert "uid" not in request["object"]["metadata"]
     assert (None, False) == (request["oldObject"], request["dryRun"])
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("hook", ["TLS"], indirect=True)
+async def test_a_webhook_is_trusted_by_its_bundle_alone(api: ApiClient, pods: str, hook: Hook) -> None:
+    """A certificate that no authority of the machine signed is good where caBundle holds it."""
+    await hook.register("Fail")
+
+    await api.create(pods, a_pod())
+
+    assert ["p0"] == [review["request"]["name"] for review in hook.asked]
 
 
 async def test_a_webhook_sees_no_name_where_one_is_generated(api: ApiClient, pods: str, hook: Hook) -> None:
@@ -210,3 +226,59 @@ async def test_a_patch_that_does_not_apply_is_fatal_even_when_ignored(api: ApiCl
 
     async with refusal(500):
         await api.create(pods, a_pod())
+
+
+# Conditions
+
+ASKS_FOR_DEVICES = (
+    "(object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : [])).exists(c, "
+    "has(c.resources) && has(c.resources.limits) && c.resources.limits.exists(n, n.startsWith('nvidia.com/')))"
+)
+
+
+async def test_a_webhook_sees_only_pods_that_meet_its_conditions(api: ApiClient, pods: str, hook: Hook) -> None:
+    """The condition that our manifests carry: some container, or init container, has a limit of the vendor's."""
+    limits = {"nvidia.com/gpu": 1}
+    await hook.register("Fail", conditions=[ASKS_FOR_DEVICES], probe=a_pod("probe", limits=limits))
+    init = {"name": "init", "image": "busybox", "resources": {"limits": limits}}
+
+    await api.create(pods, a_pod("plain", limits={"cpu": "1"}))
+    await api.create(pods, a_pod("device", limits=limits))
+    await api.create(pods, a_pod("init", initContainers=[init]))
+
+    assert ["device", "init"] == [review["request"]["name"] for review in hook.asked]
+
+
+async def test_all_conditions_must_hold(api: ApiClient, namespace: str, pods: str, hook: Hook) -> None:
+    """They know the request and the object, and one that says no is enough."""
+    conditions = [f'request.namespace == "{namespace}" && oldObject == null', 'object.metadata.name != "spared"']
+    await hook.register("Fail", conditions=conditions)
+
+    for name in ("spared", "met"):
+        await api.create(pods, a_pod(name))
+
+    assert ["met"] == [review["request"]["name"] for review in hook.asked]
+
+
+@pytest.mark.parametrize("policy", ["Ignore", "Fail"])
+async def test_a_condition_that_cannot_be_evaluated_follows_the_policy(
+    api: ApiClient, pods: str, hook: Hook, policy: str
+) -> None:
+    """A field that is not there: passed over with Ignore, refused with Fail, and the webhook is not asked."""
+    probe = a_pod("probe")
+    probe["metadata"]["labels"] = {"team": "a"}
+    await hook.register(policy, conditions=['object.metadata.labels.team == "a"'], probe=probe)
+
+    if policy == "Ignore":
+        await api.create(pods, a_pod())
+    else:
+        async with refusal(403, "is forbidden"):
+            await api.create(pods, a_pod())
+    assert [] == hook.asked
+
+
+@pytest.mark.parametrize("expression", ["object.spec.(", "nobody.knows == 1"])
+async def test_a_condition_that_makes_no_sense_is_refused_at_once(hook: Hook, expression: str) -> None:
+    """Not when a pod meets it, but when the webhook is configured."""
+    async with refusal(422, "webhooks[0].matchConditions[0].expression: Invalid value"):
+        await hook.register("Fail", conditions=[expression])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hami_testkit.cluster.client import ApiClient
 
 PROGRAM = str(Path(sys.executable).parent / "hami-standin")
 NODES = """
@@ -64,15 +65,47 @@ async def test_the_program_says_where_it_listens_and_ends_on_sigterm(tmp_path: P
     assert url == yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
 
 
-async def test_a_nodes_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    """The refusal names the file and what stands in it."""
-    nodes = tmp_path / "nodes.yaml"
-    nodes.write_text(yaml.safe_dump(POD))
+@pytest.mark.parametrize(
+    ("option", "text", "sentence"),
+    [
+        ("--listen=here", "", "'here' is no address; write host:port with a port up to 65535, such as 0.0.0.0:8443"),
+        ("--listen=192.0.2.1:1", "", "on address ('192.0.2.1', 1): cannot assign requested address"),
+        ("--kubeconfig-out={file}/x", "", "{file}/x: Not a directory"),
+        ("--nodes={file}x", "", "{file}x: No such file or directory"),
+        ("--nodes={file}", yaml.safe_dump(POD), "{file} holds a Pod; write only Node objects there"),
+        ("--nodes={file}", "- a", "{file} holds a list; write only Node objects there"),
+        ("--nodes={file}", "a: [1", "{file} is no YAML (line 1)"),
+        ("--nodes={file}", "{kind: Node, metadata: {name: a}, status: {capacity: {cpu: lots}}}", "no quantity"),
+        ("--scheduler-config={file}", "- a", "{file} is no KubeSchedulerConfiguration"),
+        ("--webhook=localhost", "", "'localhost' is no URL; write it as http://127.0.0.1:8080/path"),
+        ("--cluster", "", "unrecognized arguments: --cluster"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_in_one_sentence(
+    tmp_path: Path, option: str, text: str, sentence: str
+) -> None:
+    """It names what was given and what is wrong with it, on one line."""
+    file = tmp_path / "file"
+    file.write_text(text)
 
-    async with standin(f"--nodes={nodes}") as (process, _):
+    async with standin(option.format(file=file)) as (process, _):
         said = (await process.communicate())[1].decode()
 
-    assert (1, True) == (process.returncode, f"{nodes} holds a Pod; write only Node objects there" in said)
+    assert (True, True) == (process.returncode in (1, 2), sentence.format(file=file) in said), said
+    assert 1 == len(said.splitlines())
+
+
+async def test_who_watched_an_earlier_run_must_list_again() -> None:
+    """A restarted stand-in is empty: its revisions go on, and a watch from before gets 410."""
+    async with standin() as (first, url), ApiClient.connect(url) as api:
+        seen = (await api.get("/api/v1/pods"))["metadata"]["resourceVersion"]
+        first.terminate()
+        await first.wait()
+
+        async with standin(f"--listen={url.removeprefix('http://')}"):
+            again = [event["object"] async for event in api.watch("/api/v1/pods", resourceVersion=seen)]
+
+    assert [(410, "Expired")] == [(status["code"], status["reason"]) for status in again]
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")

@@ -1,8 +1,7 @@
 """Webhook call-outs: what every MutatingWebhookConfiguration in the store says about a new object.
 
 One rule: a webhook that fails is passed over or fatal as its failurePolicy says; a patch that does not apply is
-always fatal. CEL matchConditions are not evaluated; the annotation ``ONLY_FOR`` of the configuration stands for the
-one condition that the chart writes: the pod names one of these resources.
+always fatal.
 """
 
 from __future__ import annotations
@@ -11,23 +10,25 @@ import asyncio
 import base64
 import ssl
 import uuid
-from typing import Any
 
 import aiohttp
 import msgspec
 
-from hami_testkit.cluster import patches
+from hami_testkit.cluster import conditions, patches
 from hami_testkit.cluster.resources import NAMESPACES, WEBHOOKS, Resource
 from hami_testkit.cluster.selectors import has_labels, label_selector
 from hami_testkit.cluster.status import ApiError, Json
 from hami_testkit.cluster.store import Store
 
-ONLY_FOR = "standin.hami.io/only-for-resources"
 USER = {"username": "system:admin", "groups": ["system:masters", "system:authenticated"]}
 
 
-class Unanswered(Exception):
-    """The webhook gave no usable answer; the failurePolicy decides what that means."""
+class _Review(msgspec.Struct):
+    response: Json
+
+
+class Unanswered(ApiError):
+    """The webhook gave no usable answer: what the client is told where the failurePolicy does not ignore that."""
 
 
 class Webhooks:
@@ -46,9 +47,6 @@ class Webhooks:
         """Return the object as the webhooks change it, and their warnings; a denial is raised."""
         warnings: list[str] = []
         for _, stored in sorted(self._store.of(WEBHOOKS).objects.items()):
-            only = (stored.object["metadata"].get("annotations") or {}).get(ONLY_FOR, "")
-            if only and not names_resource(obj, frozenset(only.split(","))):
-                continue
             for webhook in stored.object.get("webhooks") or []:
                 if self._is_asked(webhook, resource, obj):
                     obj = await self._call(webhook, resource, obj, dry_run=dry_run, warnings=warnings)
@@ -66,65 +64,58 @@ class Webhooks:
         )
 
     async def _call(self, webhook: Json, resource: Resource, obj: Json, *, dry_run: bool, warnings: list[str]) -> Json:
-        name = webhook["name"]
+        review = _review(resource, obj, dry_run=dry_run)
         try:
-            response = await self._ask(webhook, _review(resource, obj, dry_run=dry_run))
-        except Unanswered as error:
-            if webhook.get("failurePolicy", "Fail") == "Ignore":
+            if not _conditions_hold(webhook, review["request"]):
                 return obj
-            text = f'Internal error occurred: failed calling webhook "{name}": {error}'
-            raise ApiError(500, text) from error
+            response = await self._ask(webhook, review)
+        except Unanswered:
+            if webhook.get("failurePolicy") == "Ignore":
+                return obj
+            raise
         warnings += response.get("warnings") or []
         if not response.get("allowed"):
-            raise _denial(name, response.get("status") or {})
+            raise _denial(webhook["name"], response.get("status") or {})
         return _patched(obj, response)
 
     async def _ask(self, webhook: Json, review: Json) -> Json:
-        config, seconds = webhook["clientConfig"], webhook.get("timeoutSeconds", 10)
-        url = config.get("url") or "https://{name}.{namespace}.svc:{port}{path}".format(
-            **{"port": 443, "path": "/"} | config["service"]
-        )
+        seconds, url = webhook.get("timeoutSeconds") or 10, _url(webhook["clientConfig"])
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._post(f"{url}?timeout={seconds}s", review, config.get("caBundle"))
+                answer = await self._post(f"{url}?timeout={seconds}s", review, webhook["clientConfig"].get("caBundle"))
+            response: Json = msgspec.json.decode(answer, type=_Review).response
         except TimeoutError as error:
-            raise Unanswered(
-                f'failed to call webhook: Post "{url}?timeout={seconds}s": context deadline exceeded'
-            ) from error
-        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise Unanswered(f'failed to call webhook: Post "{url}?timeout={seconds}s": {error}') from error
-        try:
-            response: Json = msgspec.json.decode(answer)["response"]
-        except (msgspec.DecodeError, LookupError, TypeError) as error:
-            raise Unanswered(f"received invalid webhook response: {error}") from error
-        wanted = review["request"]["uid"]
-        if response.get("uid") != wanted:
-            raise Unanswered(f'received invalid webhook response: expected response.uid="{wanted}"')
+            raise _failed(webhook, f'Post "{url}?timeout={seconds}s": context deadline exceeded') from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # no way there, no bundle, no answer
+            raise _failed(webhook, f'Post "{url}?timeout={seconds}s": {error}') from error
+        if response.get("uid") != review["request"]["uid"]:
+            raise _failed(webhook, f'expected response.uid="{review["request"]["uid"]}"')
         return response
 
     async def _post(self, url: str, review: Json, bundle: str | None) -> bytes:
         if self._session is None:
-            self._session = aiohttp.ClientSession()
-        trust: Any = True
-        if bundle:
-            trust = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
+            self._session = aiohttp.ClientSession(raise_for_status=True)
+        trust = ssl.create_default_context(cadata=base64.b64decode(bundle).decode()) if bundle else True
         headers = {"Content-Type": "application/json", "Accept": "application/json, */*"}
-        body = msgspec.json.encode(review)
-        async with self._session.post(url, data=body, headers=headers, ssl=trust) as answer:
-            content = await answer.read()
-            if answer.status != 200:
-                raise Unanswered(
-                    f"an error on the server ({content[:200]!r}) has prevented the request from succeeding"
-                )
-            return content
+        async with self._session.post(url, data=msgspec.json.encode(review), headers=headers, ssl=trust) as answer:
+            return await answer.read()
 
 
-def names_resource(pod: Json, names: frozenset[str]) -> bool:
-    """Say whether a container or init container of the pod asks for one of the resources, in requests or limits."""
-    spec = pod.get("spec") or {}
-    containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
-    parts = [part for c in containers for part in (c.get("resources") or {}).values() if isinstance(part, dict)]
-    return any(not names.isdisjoint(part) for part in parts)
+def _conditions_hold(webhook: Json, request: Json) -> bool:
+    try:
+        return conditions.all_hold(webhook, request)
+    except ValueError as error:
+        named = f'{request["resource"]["resource"]} "{request.get("name", "")}"'
+        raise Unanswered(403, f"{named} is forbidden: {error}") from error
+
+
+def _failed(webhook: Json, why: str) -> Unanswered:
+    return Unanswered(500, f'Internal error occurred: failed calling webhook "{webhook["name"]}": {why}')
+
+
+def _url(config: Json) -> str:
+    service = {"port": 443, "path": "/"} | (config.get("service") or {})
+    return config.get("url") or "https://{name}.{namespace}.svc:{port}{path}".format(**service)
 
 
 def _is_about(rule: Json, resource: Resource) -> bool:
@@ -167,5 +158,5 @@ def _patched(obj: Json, response: Json) -> Json:
     try:
         operations = msgspec.json.decode(base64.b64decode(response["patch"]))
         return patches.apply_json_patch(obj, operations)
-    except (LookupError, ValueError, TypeError, msgspec.DecodeError) as error:
+    except ValueError as error:  # of base64, JSON or the patch itself
         raise ApiError(500, f"Internal error occurred: {error}") from error

@@ -7,36 +7,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from hami_testkit.cluster import discovery, patches
+from hami_testkit.cluster import discovery, patches, shapes
 from hami_testkit.cluster.faults import Call, Fault, Faults
 from hami_testkit.cluster.objects import Key, Stored
 from hami_testkit.cluster.registry import Registry
-from hami_testkit.cluster.resources import BINDINGS, BY_PATH, PODS, Resource
+from hami_testkit.cluster.resources import BINDINGS, RESOURCES, SUBRESOURCES, Resource
 from hami_testkit.cluster.selectors import Selection
-from hami_testkit.cluster.status import ApiError, Json, bad_request, success
+from hami_testkit.cluster.status import ApiError, Json, about, bad_request, success
 from hami_testkit.cluster.tables import table
 from hami_testkit.cluster.watch import Watch, bookmark, error_line
 
-VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+LARGEST_REQUEST = 3 * 1024 * 1024
+APPLY = "application/apply-patch+yaml"
 PATCHES: dict[str, Callable[[Json, Any], Json]] = {
     "application/json-patch+json": patches.json_patch,
     "application/merge-patch+json": patches.merge,
     "application/strategic-merge-patch+json": patches.strategic,
+    APPLY: patches.strategic,  # nobody owns fields here: what an apply no longer names stays
 }
+COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
+OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Target(msgspec.Struct, frozen=True):
-    """What a path names."""
+class Asked:
+    """One request: what it is about, and what it brings."""
 
-    resource: Resource
-    namespace: str
-    name: str
-    subresource: str
+    def __init__(self, request: web.Request, resource: Resource, subresource: str) -> None:
+        self.http = request
+        self.query = request.query
+        self.resource = resource
+        self.subresource = subresource
+        self.namespace = request.match_info.get("namespace", "")
+        self.name = request.match_info.get("name", "")
 
     @property
     def key(self) -> Key:
@@ -48,24 +57,62 @@ class Target(msgspec.Struct, frozen=True):
         """Return resource and sub-resource as ``pods/binding``."""
         return f"{self.resource.name}/{self.subresource}" if self.subresource else self.resource.name
 
+    @property
+    def selection(self) -> Selection:
+        """Return what the selectors of a list or watch hold; a path of one object selects that."""
+        fields = f"metadata.name={self.name}" if self.name else self.query.get("fieldSelector", "")
+        labels = self.query.get("labelSelector", "")
+        return Selection(self.resource, namespace=self.namespace, labels=labels, fields=fields)
 
-def target_of(path: str) -> Target:
-    """Return what an API path names; what is not served is refused with 404."""
-    parts = [part for part in path.split("/") if part]
-    if parts[:1] == ["api"]:
-        group, version, rest = "", parts[1] if len(parts) > 1 else "", parts[2:]
-    elif parts[:1] == ["apis"] and len(parts) > 2:
-        group, version, rest = parts[1], parts[2], parts[3:]
-    else:
-        raise ApiError(404, "the server could not find the requested resource")
-    namespace = ""
-    if rest[:1] == ["namespaces"] and len(rest) > 2 and rest[2] != "status":
-        namespace, rest = rest[1], rest[2:]
-    resource = BY_PATH.get((group, version, rest[0] if rest else ""))
-    if resource is None or len(rest) > 3 or (len(rest) == 3 and rest[2] not in resource.subresources):
-        raise ApiError(404, "the server could not find the requested resource")
-    name, subresource, *_ = [*rest[1:], "", ""]
-    return Target(resource, namespace, name, subresource)
+    @property
+    def wants_table(self) -> bool:
+        """Say whether the reader is kubectl about to print a table."""
+        return "as=Table" in self.http.headers.get("Accept", "")
+
+    def says(self, option: str) -> bool:
+        """Say whether an option of the query is on: ``true``, ``True``, ``1``, and whatever else is no "no"."""
+        return self.query.get(option, "false").lower() not in ("false", "0")
+
+    def number(self, option: str, default: int = 0) -> int:
+        """Return a number of the query."""
+        text = self.query.get(option) or default
+        try:
+            return int(text)
+        except ValueError as error:
+            raise bad_request(f"{option}: {text!r} is no number") from error
+
+    def is_dry(self, *more: str) -> bool:
+        """Say whether nothing may be written; whatever is not ``All`` is refused."""
+        asked = [*self.query.getall("dryRun", []), *more]
+        if set(asked) - {"All"}:
+            raise ApiError(422, f'dryRun: Unsupported value: {asked}: supported values: "All"')
+        return bool(asked)
+
+    async def content(self) -> Any:
+        """Return the decoded body."""
+        kind = self.http.content_type
+        if "protobuf" in kind:
+            raise ApiError(415, "the stand-in reads JSON only: send application/json, or give kubectl a file (-f)")
+        decode = msgspec.yaml.decode if "yaml" in kind else msgspec.json.decode
+        try:
+            return decode(await self.http.read())
+        except msgspec.DecodeError as error:
+            raise bad_request(f"the object provided is unrecognized: {error}") from error
+
+    async def body(self) -> Json:
+        """Return the decoded body, which must be an object."""
+        found = await self.content()
+        if not isinstance(found, dict):
+            raise bad_request(f"the object provided is unrecognized (must be of type {self.resource.kind})")
+        return found
+
+    async def delete_options(self) -> Json:
+        """Return how to delete, from body and query."""
+        options = await self.body() if await self.http.read() else {}
+        if "gracePeriodSeconds" in self.query:
+            options["gracePeriodSeconds"] = self.number("gracePeriodSeconds")
+        shapes.check_delete_options(options)
+        return options
 
 
 class Api:
@@ -76,159 +123,181 @@ class Api:
         self._store = registry.store
         self._faults = faults
         self._bookmark_seconds = bookmark_seconds
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request."""
-        try:
-            if request.path.startswith("/standin/"):
-                return await self._switch(request)
-            if (page := discovery.answer(request.path)) is not None:
-                await self._faults.running()
-                return _json(page)
-            return await self._serve(request, target_of(request.path))
-        except ApiError as refusal:
-            return _json(refusal.status(), code=refusal.code)
-
-    async def _serve(self, request: web.Request, target: Target) -> web.StreamResponse:
-        verb = _verb(request, target)
-        call = Call(verb, target.words, target.name)
-        await self._faults.before(call)
-        answers: dict[str, Callable[[web.Request, Target], Awaitable[web.StreamResponse]]] = {
+        self._answers: dict[str, Callable[[Asked], Awaitable[web.StreamResponse]]] = {
             "list": self._list, "watch": self._watch, "get": self._get, "create": self._create,
             "update": self._update, "patch": self._patch, "delete": self._delete,
             "deletecollection": self._delete_all,
         }  # fmt: skip
-        if verb not in answers:
-            raise ApiError(405, "the server does not allow this method on the requested resource")
-        answer = await answers[verb](request, target)
-        if self._faults.drops(call) and request.transport:
-            request.transport.abort()
+
+    def application(self) -> web.Application:
+        """Return the application that serves every path of the API."""
+        app = web.Application(client_max_size=LARGEST_REQUEST, middlewares=[_refusals])
+        for path, page in discovery.pages().items():
+            for spelled in (path, f"{path}/"):
+                app.router.add_get(spelled, self._page(_json(page).body))
+        for path in ("/healthz", "/livez", "/readyz"):
+            app.router.add_get(path, self._page(b"ok"))
+        app.router.add_route("*", "/standin/faults", self._switch)
+        for resource in RESOURCES:
+            everywhere = inside = f"{resource.root}/{resource.name}"
+            if resource.namespaced:
+                inside = f"{resource.root}/namespaces/{{namespace}}/{resource.name}"
+                self._serve(app, everywhere, resource, {"GET": "list"})
+            if resource == BINDINGS:
+                self._serve(app, inside, resource, {"POST": "create"})
+                continue
+            self._serve(app, inside, resource, COLLECTION)
+            self._serve(app, f"{inside}/{{name}}", resource, OBJECT)
+            for sub in resource.subresources:
+                self._serve(app, f"{inside}/{{name}}/{sub}", resource, SUBRESOURCES[sub], sub)
+        return app
+
+    def _page(self, page: Any) -> Handler:
+        async def answer(_: web.Request) -> web.Response:
+            await self._faults.running()
+            return web.Response(body=page, content_type="application/json")
+
+        return answer
+
+    def _serve(self, app: web.Application, path: str, resource: Resource, verbs: dict[str, str], sub: str = "") -> None:
+        for method, verb in verbs.items():
+            app.router.add_route(method, path, self._handler(verb, resource, sub))
+
+    def _handler(self, verb: str, resource: Resource, sub: str) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return await self._answer(verb, Asked(request, resource, sub))
+
+        return answer
+
+    async def _answer(self, verb: str, asked: Asked) -> web.StreamResponse:
+        if verb in ("get", "list") and asked.says("watch"):
+            verb = "watch"
+        call = Call(verb, asked.words, asked.name)
+        await self._faults.before(call)
+        answer = await self._answers[verb](asked)
+        if self._faults.drops(call) and asked.http.transport:
+            asked.http.transport.abort()
         await self._faults.running()
         return answer
 
-    async def _get(self, request: web.Request, target: Target) -> web.StreamResponse:
-        stored = self._registry.get(target.resource, target.key)
-        if _wants_table(request):
-            return _json(table(target.resource, [stored], revision=stored.revision))
-        return _object(target.resource, stored)
+    async def _get(self, asked: Asked) -> web.StreamResponse:
+        stored = self._registry.get(asked.resource, asked.key)
+        if asked.wants_table:
+            return _json(table(asked.resource, [stored], revision=stored.revision))
+        return _object(asked.resource, stored)
 
-    async def _list(self, request: web.Request, target: Target) -> web.StreamResponse:
-        selection = _selection(request, target)
-        query = request.query
-        limit = _number(query.get("limit", "0"))
-        page, token = self._store.page(target.resource, selection, limit=limit, token=query.get("continue", ""))
-        if _wants_table(request):
-            return _json(table(target.resource, page.items, revision=page.revision, token=token))
-        meta: Json = {"resourceVersion": str(page.revision)}
-        if token:
-            meta |= {"continue": token, "remainingItemCount": len(page.rest)}
-        head = {"kind": f"{target.resource.kind}List", "apiVersion": target.resource.api_version, "metadata": meta}
-        body = msgspec.json.encode(head)[:-1] + b',"items":[' + b",".join(b"{" + s.body for s in page.items) + b"]}"
-        return _bytes(body)
+    async def _list(self, asked: Asked) -> web.StreamResponse:
+        limit, token = max(0, asked.number("limit")), asked.query.get("continue", "")
+        page, token = self._store.page(asked.resource, asked.selection, limit=limit, token=token)
+        if asked.wants_table:
+            return _json(table(asked.resource, page.items, revision=page.revision, token=token))
+        more: Json = {"continue": token, "remainingItemCount": len(page.rest)} if token else {}
+        return _listed(asked.resource, page.items, {"resourceVersion": str(page.revision), **more})
 
-    async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
-        collection = self._store.of(target.resource)
-        watch = collection.hub.open(_selection(request, target))
+    async def _watch(self, asked: Asked) -> web.StreamResponse:
+        seconds = asked.number("timeoutSeconds", 1800)
+        hub = self._store.of(asked.resource).hub
+        watch = hub.open(asked.selection)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
-            self._begin_watch(request, target, watch)
-            await response.prepare(request)
-            await self._tell(request, target, watch, response)
+            self._begin_watch(asked, watch)
+            await response.prepare(asked.http)
+            await self._tell(asked, watch, response, seconds)
         except ConnectionResetError:
             pass  # the reader left: nothing to tell and nobody to tell it to
         finally:
-            collection.hub.close(watch)
+            hub.close(watch)
         return response
 
-    def _begin_watch(self, request: web.Request, target: Target, watch: Watch) -> None:
-        collection = self._store.of(target.resource)
-        since = request.query.get("resourceVersion") or "0"
-        if since == "0" or request.query.get("sendInitialEvents") == "true":
+    def _begin_watch(self, asked: Asked, watch: Watch) -> None:
+        collection, since = self._store.of(asked.resource), asked.number("resourceVersion")
+        if not since or asked.says("sendInitialEvents"):
             for stored in collection.select(watch.selection):
-                watch.say(b'{"type":"ADDED","object":%s%s}\n' % (target.resource.head, stored.body))
-            if request.query.get("sendInitialEvents") == "true":
-                watch.say(bookmark(target.resource, self._store.revision, initial_end=True))
+                watch.say(b'{"type":"ADDED","object":%s%s}\n' % (asked.resource.head, stored.body))
+            if asked.says("sendInitialEvents"):
+                watch.say(bookmark(asked.resource, self._store.revision, initial_end=True))
             return
         try:
-            for change in collection.changes_since(_number(since)):
+            for change in collection.changes_since(since):
                 if line := change.seen_by(watch.selection):
                     watch.say(line)
-        except ApiError as refusal:
-            if refusal.code != 410:
-                raise
-            watch.end(error_line(refusal))
+        except ApiError as gone:
+            watch.end(error_line(gone))
 
-    async def _tell(self, request: web.Request, target: Target, watch: Watch, response: web.StreamResponse) -> None:
+    async def _tell(self, asked: Asked, watch: Watch, response: web.StreamResponse, seconds: int) -> None:
         clock = asyncio.get_running_loop().time
-        end = clock() + float(request.query.get("timeoutSeconds") or 1800)
-        collection = self._store.of(target.resource)
+        end = clock() + seconds
+        collection = self._store.of(asked.resource)
         since = collection.revision  # a bookmark tells of a change while the watch was open, never of rest
-        marks = request.query.get("allowWatchBookmarks") in ("true", "1")
+        marks = asked.says("allowWatchBookmarks")
         while (left := end - clock()) > 0 or watch.is_silent:
             chunk = await watch.chunk(min(max(left, 1), self._bookmark_seconds))
             await self._faults.running()
             if chunk is None:
                 return
             if not chunk and marks and not watch.is_quiet and collection.revision > since:
-                chunk = bookmark(target.resource, collection.revision)
+                chunk = bookmark(asked.resource, collection.revision)
             if chunk:
                 await response.write(chunk)
 
-    async def _create(self, request: web.Request, target: Target) -> web.StreamResponse:
-        body, dry_run = await _body(request), _is_dry(request)
-        if target.words in ("pods/binding", "bindings"):
-            name = target.name or (body.get("metadata") or {}).get("name", "")
-            self._registry.bind(target.namespace, name, body, dry_run=dry_run)
-            return _json(success(201), code=201)
-        if target.words == "pods/eviction":
-            self._registry.delete(PODS, target.key, body.get("deleteOptions") or {}, dry_run=dry_run)
-            return _json(success(201), code=201)
-        if target.name or (target.resource.namespaced and not target.namespace):
-            raise ApiError(405, "the server does not allow this method on the requested resource")
-        stored, warnings = await self._registry.create(
-            target.resource, body, namespace=target.namespace, dry_run=dry_run
+    async def _create(self, asked: Asked) -> web.StreamResponse:
+        body, dry_run = await asked.body(), asked.is_dry()
+        if asked.subresource == "binding" or asked.resource == BINDINGS:
+            name = asked.name or (body.get("metadata") or {}).get("name", "")
+            self._registry.bind(asked.namespace, name, body, dry_run=dry_run)
+            return _json(success(code=201), code=201)
+        return await self._made(asked, body, dry_run=dry_run)
+
+    async def _made(self, asked: Asked, body: Json, *, dry_run: bool) -> web.StreamResponse:
+        made = self._registry.create(asked.resource, body, namespace=asked.namespace, dry_run=dry_run)
+        stored, warnings = await made
+        response = _object(asked.resource, stored, code=201)
+        for warning in warnings:
+            escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
+            response.headers.add("Warning", f'299 - "{escaped}"')
+        return response
+
+    async def _update(self, asked: Asked) -> web.StreamResponse:
+        body, dry_run = await asked.body(), asked.is_dry()
+        if asked.resource.create_on_update and self._store.get(asked.resource, asked.key) is None:
+            return await self._made(asked, body, dry_run=dry_run)
+        status = asked.subresource == "status"
+        return _object(
+            asked.resource, self._registry.update(asked.resource, asked.key, body, status=status, dry_run=dry_run)
         )
-        return _object(target.resource, stored, code=201, warnings=warnings)
 
-    async def _update(self, request: web.Request, target: Target) -> web.StreamResponse:
-        body, dry_run = await _body(request), _is_dry(request)
-        if target.resource.create_on_update and self._store.get(target.resource, target.key) is None:
-            body["metadata"] = {**(body.get("metadata") or {}), "name": target.name}
-            made, _ = await self._registry.create(target.resource, body, namespace=target.namespace, dry_run=dry_run)
-            return _object(target.resource, made, code=201)
-        status = target.subresource == "status"
-        stored = self._registry.update(target.resource, target.key, body, status=status, dry_run=dry_run)
-        return _object(target.resource, stored)
-
-    async def _patch(self, request: web.Request, target: Target) -> web.StreamResponse:
-        apply = PATCHES.get(request.content_type)
+    async def _patch(self, asked: Asked) -> web.StreamResponse:
+        kind, status = asked.http.content_type, asked.subresource == "status"
+        apply = PATCHES.get(kind)
         if apply is None:
             known = ", ".join(PATCHES)
             raise ApiError(415, f"the body of the request was in an unknown format - accepted media types: {known}")
-        change = await _body(request)
+        if kind == APPLY and not asked.query.get("fieldManager"):
+            raise ApiError(422, "fieldManager: Required value: is required for apply patch")
+        change, dry_run = await asked.content(), asked.is_dry()
+        if kind == APPLY and not status and self._store.get(asked.resource, asked.key) is None:
+            return await self._made(asked, await asked.body(), dry_run=dry_run)
         stored = self._registry.patch(
-            target.resource, target.key, lambda obj: apply(obj, change),
-            status=target.subresource == "status", dry_run=_is_dry(request),
-        )  # fmt: skip
-        return _object(target.resource, stored)
+            asked.resource, asked.key, lambda obj: apply(obj, change), status=status, dry_run=dry_run
+        )
+        return _object(asked.resource, stored)
 
-    async def _delete(self, request: web.Request, target: Target) -> web.StreamResponse:
-        options = await _options(request)
-        stored = self._registry.delete(target.resource, target.key, options, dry_run=_is_dry(request))
-        if target.resource == PODS:
-            return _object(PODS, stored)
-        details = {"name": target.name, "kind": target.resource.name, "uid": stored.object["metadata"]["uid"]}
-        return _json(success(details=details))
+    async def _delete(self, asked: Asked) -> web.StreamResponse:
+        options = await asked.delete_options()
+        dry_run = asked.is_dry(*options.get("dryRun") or ())
+        stored = self._registry.delete(asked.resource, asked.key, options, dry_run=dry_run)
+        if asked.resource.shows_deleted:
+            return _object(asked.resource, stored)
+        return _json(success(details=about(asked.resource, asked.name, uid=stored.object["metadata"]["uid"])))
 
-    async def _delete_all(self, request: web.Request, target: Target) -> web.StreamResponse:
-        options = await _options(request)
-        for stored in self._store.of(target.resource).select(_selection(request, target)):
-            self._registry.delete(target.resource, stored.key, options, dry_run=_is_dry(request))
-        return _json(success())
+    async def _delete_all(self, asked: Asked) -> web.StreamResponse:
+        options = await asked.delete_options()
+        dry_run = asked.is_dry(*options.get("dryRun") or ())
+        found = self._store.of(asked.resource).select(asked.selection)
+        deleted = [self._registry.delete(asked.resource, each.key, options, dry_run=dry_run) for each in found]
+        return _listed(asked.resource, deleted, {"resourceVersion": str(self._store.revision)})
 
     async def _switch(self, request: web.Request) -> web.StreamResponse:
-        if request.path != "/standin/faults":
-            raise ApiError(404, "the stand-in's switches are under /standin/faults")
         if request.method == "POST":
             try:
                 self._faults.set(msgspec.json.decode(await request.read(), type=Fault))
@@ -239,64 +308,29 @@ class Api:
         return _bytes(msgspec.json.encode(self._faults.active))
 
 
-def _verb(request: web.Request, target: Target) -> str:
-    verb = VERBS.get(request.method, "")
-    if target.resource == BINDINGS and verb != "create":
-        return ""
-    if not target.name and verb == "delete":
-        return "deletecollection"
-    if verb != "get":
-        return verb if target.name or verb == "create" else ""
-    if request.query.get("watch") in ("true", "1"):
-        return "watch"
-    return "get" if target.name else "list"
-
-
-def _selection(request: web.Request, target: Target) -> Selection:
-    query = request.query
-    fields = query.get("fieldSelector", "")
-    if target.name:  # a watch of one object by its path
-        fields = f"metadata.name={target.name}"
-    labels = query.get("labelSelector", "")
-    return Selection(target.resource, namespace=target.namespace, labels=labels, fields=fields)
-
-
-def _number(text: str) -> int:
-    if not text.isdigit():
-        raise bad_request(f'"{text}" is no number')
-    return int(text)
-
-
-def _is_dry(request: web.Request) -> bool:
-    return request.query.get("dryRun") == "All"
-
-
-def _wants_table(request: web.Request) -> bool:
-    return "as=Table" in request.headers.get("Accept", "")
-
-
-async def _body(request: web.Request) -> Any:
-    if "protobuf" in request.content_type:
-        raise ApiError(415, "the stand-in reads JSON only; set the content type of your client to application/json")
+@web.middleware
+async def _refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every refusal with a Status, also those of the HTTP library."""
     try:
-        return msgspec.json.decode(await request.read())
-    except msgspec.DecodeError as error:
-        raise bad_request(f"the object provided is unrecognized (must be of type Object): {error}") from error
+        return await handler(request)
+    except ApiError as error:
+        refusal = error
+    except web.HTTPNotFound:
+        refusal = ApiError(404, "the server could not find the requested resource")
+    except web.HTTPMethodNotAllowed:
+        refusal = ApiError(405, "the server does not allow this method on the requested resource")
+    except web.HTTPException as error:
+        refusal = ApiError(error.status, error.reason)
+    return _json(refusal.status(), code=refusal.code)
 
 
-async def _options(request: web.Request) -> Json:
-    options = cast("Json", await _body(request)) if request.can_read_body else {}
-    if "gracePeriodSeconds" in request.query:
-        options["gracePeriodSeconds"] = _number(request.query["gracePeriodSeconds"])
-    return options
+def _object(resource: Resource, stored: Stored, *, code: int = 200) -> web.Response:
+    return _bytes(resource.head + stored.body, code=code)
 
 
-def _object(resource: Resource, stored: Stored, *, code: int = 200, warnings: list[str] | None = None) -> web.Response:
-    response = _bytes(resource.head + stored.body, code=code)
-    for warning in warnings or ():
-        escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.add("Warning", f'299 - "{escaped}"')
-    return response
+def _listed(resource: Resource, items: list[Stored], meta: Json) -> web.Response:
+    head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta}
+    return _bytes(msgspec.json.encode(head)[:-1] + b',"items":[' + b",".join(b"{" + s.body for s in items) + b"]}")
 
 
 def _json(value: Json, *, code: int = 200) -> web.Response:

@@ -5,31 +5,28 @@ One rule: everything here follows from the table of resources.
 
 from __future__ import annotations
 
-from hami_testkit.cluster.resources import RESOURCES, Resource
+from hami_testkit.cluster.resources import RESOURCES, SUBRESOURCES, Resource
 from hami_testkit.cluster.status import Json
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-_SUBRESOURCE_KINDS = {"binding": "Binding", "eviction": "Eviction"}
-_VERSION = {"major": "1", "minor": "34", "gitVersion": "v1.34.2", "platform": "linux/amd64"}
+_VERSION = {
+    "major": "1", "minor": "34", "gitVersion": "v1.34.2", "gitCommit": "", "gitTreeState": "clean",
+    "buildDate": "2025-11-11T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64",
+}  # fmt: skip
 
 
-def answer(path: str) -> Json | None:
-    """Return the page of a discovery path, None where the path is no such thing."""
-    path = path.rstrip("/")
+def pages() -> dict[str, Json]:
+    """Return every discovery page by its path."""
     roots = {resource.root: resource for resource in RESOURCES}
     groups = {resource.group: resource for resource in RESOURCES if resource.group}
-    if path in roots:
-        return _resource_list(roots[path])
-    if path in ("/healthz", "/livez", "/readyz"):
-        return {"status": "ok"}
-    pages: dict[str, Json] = {
+    return {
         "/version": _VERSION,
         "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(r) for r in groups.values()]},
         "/openapi/v3": {"paths": {}},
+        **{root: _resource_list(resource) for root, resource in roots.items()},
+        **{f"/apis/{name}": {"kind": "APIGroup", "apiVersion": "v1", **_group(r)} for name, r in groups.items()},
     }
-    pages |= {f"/apis/{group}": {"kind": "APIGroup", "apiVersion": "v1", **_group(r)} for group, r in groups.items()}
-    return pages.get(path)
 
 
 def _group(resource: Resource) -> Json:
@@ -46,8 +43,7 @@ def _resource_list(first: Resource) -> Json:
                "kind": resource.kind, "verbs": _VERBS}  # fmt: skip
         rows.append(row | ({"shortNames": list(resource.short)} if resource.short else {}))
         for sub in resource.subresources:
-            kind = _SUBRESOURCE_KINDS.get(sub, resource.kind)
-            verbs = ["create"] if sub in _SUBRESOURCE_KINDS else ["get", "patch", "update"]
-            named = {"name": f"{resource.name}/{sub}", "singularName": "", "kind": kind, "verbs": verbs}
-            rows.append({**named, "namespaced": resource.namespaced})
+            kind = "Binding" if sub == "binding" else resource.kind
+            named = {"name": f"{resource.name}/{sub}", "singularName": "", "kind": kind}
+            rows.append({**named, "namespaced": resource.namespaced, "verbs": sorted(SUBRESOURCES[sub].values())})
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version, "resources": rows}

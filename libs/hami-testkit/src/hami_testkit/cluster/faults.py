@@ -20,7 +20,7 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from hami_testkit.cluster.resources import BY_PATH
+from hami_testkit.cluster.resources import RESOURCES
 from hami_testkit.cluster.status import REASONS, ApiError, bad_request
 from hami_testkit.cluster.store import Collection, Store
 
@@ -82,7 +82,7 @@ class Faults:
             collection.hub.release()
 
     def _turn_watches(self, fault: Fault) -> None:
-        collections = [c for r in BY_PATH.values() if fnmatchcase(r.name, fault.resource) for c in [self._store.of(r)]]
+        collections = [self._store.of(resource) for resource in RESOURCES if fnmatchcase(resource.name, fault.resource)]
         if not collections:
             raise bad_request(f"resource {fault.resource!r} is not served; name one such as pods, or leave it out")
         for collection in collections:

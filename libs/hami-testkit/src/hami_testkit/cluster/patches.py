@@ -1,14 +1,16 @@
-"""The three patches of the API: JSON patch, merge patch, strategic merge patch.
+"""The patches of the API: JSON patch, merge patch, strategic merge patch.
 
 One rule: a patch is a pure function from one object to another; it says nothing about who may apply it.
 """
 
 from __future__ import annotations
 
-import copy
+from types import MappingProxyType
 from typing import Any, cast
 
-from hami_testkit.cluster.status import ApiError, Json
+import jsonpatch
+
+from hami_testkit.cluster.status import ApiError, Json, bad_request
 
 MERGE_KEYS = {
     "conditions": "type", "containers": "name", "initContainers": "name", "ephemeralContainers": "name",
@@ -22,39 +24,77 @@ MERGE_KEYS = {
 MERGED_SETS = ("finalizers",)
 
 
-def merge(target: Any, patch: Any) -> Any:
+class _Replace(jsonpatch.ReplaceOperation):
+    """Kubernetes' library adds a member that is not there to be replaced; RFC 6902 refuses it."""
+
+    def apply(self, obj: Any) -> Any:
+        try:
+            return super().apply(obj)
+        except jsonpatch.JsonPatchPathNotFound:
+            return jsonpatch.AddOperation(self.operation).apply(obj)
+
+
+class _JsonPatch(jsonpatch.JsonPatch):
+    operations = MappingProxyType({**jsonpatch.JsonPatch.operations, "replace": _Replace})
+
+
+def apply_json_patch(target: Json, operations: Any) -> Json:
+    """Apply a JSON patch (RFC 6902); one that does not apply raises ``ValueError``."""
+    try:
+        return cast("Json", _JsonPatch(operations).apply(target))
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, LookupError, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def json_patch(target: Json, operations: Any) -> Json:
+    """Apply a JSON patch; one that does not apply is refused as the API server does."""
+    if not isinstance(operations, list):
+        raise bad_request("error decoding patch: a JSON patch is a list of operations")
+    try:
+        return apply_json_patch(target, operations)
+    except ValueError as error:
+        text = "the server rejected our request due to an error in our request"
+        raise ApiError(422, text, details={"causes": [{"message": str(error)}]}) from error
+
+
+def merge(target: Json, patch: Any) -> Json:
     """Apply a JSON merge patch (RFC 7396)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merge(result.get(key), value)
-    return result
+    return _merge_object(target, patch, joins=False)
 
 
-def strategic(target: Any, patch: Any) -> Any:
+def strategic(target: Json, patch: Any) -> Json:
     """Apply a strategic merge patch: like a merge patch, but known lists are joined by their key."""
+    return _merge_object(target, patch, joins=True)
+
+
+def _merge_object(target: Json, patch: Any, *, joins: bool) -> Json:
+    if not isinstance(patch, dict):
+        raise bad_request("error decoding patch: a merge patch is an object")
+    return cast("Json", _merge(target, patch, joins=joins))
+
+
+def _merge(target: Any, patch: Any, *, joins: bool) -> Any:
     if not isinstance(patch, dict):
         return patch
-    if patch.get("$patch") == "replace":
+    if joins and patch.get("$patch") == "replace":
         return {key: value for key, value in patch.items() if key != "$patch"}
     result = dict(target) if isinstance(target, dict) else {}
     for key, value in patch.items():
-        if key.startswith("$deleteFromPrimitiveList/"):
-            field = key.partition("/")[2]
-            result[field] = [item for item in result.get(field) or [] if item not in value]
-        elif key.startswith("$"):
-            continue
-        elif value is None or (isinstance(value, dict) and value.get("$patch") == "delete"):
+        if joins and key.startswith("$"):
+            _obey(result, key, value)
+        elif value is None or (joins and isinstance(value, dict) and value.get("$patch") == "delete"):
             result.pop(key, None)
-        elif isinstance(value, list):
+        elif joins and isinstance(value, list):
             result[key] = _join(key, result.get(key) or [], value)
         else:
-            result[key] = strategic(result.get(key), value)
+            result[key] = _merge(result.get(key), value, joins=joins)
     return result
+
+
+def _obey(result: Json, directive: str, value: Any) -> None:
+    kind, _, field = directive.partition("/")
+    if kind == "$deleteFromPrimitiveList":
+        result[field] = [item for item in result.get(field) or [] if item not in value]
 
 
 def _join(field: str, old: list[Any], new: list[Any]) -> list[Any]:
@@ -71,79 +111,5 @@ def _join(field: str, old: list[Any], new: list[Any]) -> list[Any]:
         if item.get("$patch") == "delete":
             joined.pop(name, None)
         else:
-            joined[name] = strategic(joined.get(name), item)
+            joined[name] = _merge(joined.get(name), item, joins=True)
     return list(joined.values())
-
-
-def apply_json_patch(target: Json, operations: list[Json]) -> Json:
-    """Apply a JSON patch (RFC 6902); an operation that does not apply raises ``LookupError`` or ``ValueError``."""
-    document: Any = {"": copy.deepcopy(target)}
-    for operation in operations:
-        _apply(document, operation)
-    return cast("Json", document[""])
-
-
-def json_patch(target: Json, operations: Any) -> Json:
-    """Apply a JSON patch; one that does not apply is refused as the API server does."""
-    try:
-        return apply_json_patch(target, operations)
-    except (LookupError, ValueError, TypeError) as error:
-        text = "the server rejected our request due to an error in our request"
-        raise ApiError(422, text, details={"causes": [{"message": str(error)}]}) from error
-
-
-def _apply(document: Json, operation: Json) -> None:
-    kind, path = operation["op"], operation["path"]
-    parent, step = _walk(document, path)
-    match kind:
-        case "add":
-            _add(parent, step, copy.deepcopy(operation["value"]))
-        case "remove":
-            _remove(parent, step)
-        case "replace":
-            at = _at(parent, step) if isinstance(parent, list) else step  # a missing last key is added, as evanphx does
-            parent[at] = copy.deepcopy(operation["value"])
-        case "test":
-            if parent[_at(parent, step)] != operation.get("value"):
-                raise ValueError(f"testing value {path} failed")
-        case "move" | "copy":
-            origin, name = _walk(document, operation["from"])
-            value = copy.deepcopy(origin[_at(origin, name)])
-            if kind == "move":
-                _remove(origin, name)
-            _add(*_walk(document, path), value)
-        case _:
-            raise ValueError(f"unexpected kind {kind!r}")
-
-
-def _walk(document: Json, path: str) -> tuple[Any, str]:
-    if path and not path.startswith("/"):
-        raise ValueError(f"bad JSON pointer {path!r}")
-    steps = [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")]
-    parent: Any = document
-    for step in steps[:-1]:
-        parent = parent[_at(parent, step)]
-    return parent, steps[-1]
-
-
-def _at(parent: Any, step: str) -> Any:
-    if isinstance(parent, list):
-        parent[int(step)]  # an index that is no number, or beyond the end, does not apply
-        return int(step)
-    if step not in parent:
-        raise LookupError(f"path not found: {step!r}")
-    return step
-
-
-def _add(parent: Any, step: str, value: Any) -> None:
-    if not isinstance(parent, list):
-        parent[step] = value
-        return
-    index = len(parent) if step == "-" else int(step)
-    if index > len(parent):
-        raise LookupError(f"index {index} is beyond the end")
-    parent.insert(index, value)
-
-
-def _remove(parent: Any, step: str) -> None:
-    del parent[_at(parent, step)]

@@ -10,23 +10,29 @@ import secrets
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
-from hami_testkit.cluster import rules
+from hami_testkit.cluster import rules, shapes
+from hami_testkit.cluster.admission import Webhooks
 from hami_testkit.cluster.objects import Key, Stored, freeze, thaw
-from hami_testkit.cluster.resources import NAMESPACES, PODS, RESOURCES, Resource
-from hami_testkit.cluster.status import ApiError, Json, already_exists, bad_request, conflict, invalid, not_found
+from hami_testkit.cluster.resources import BINDINGS, NAMESPACES, PODS, RESOURCES, Resource
+from hami_testkit.cluster.status import (
+    ApiError,
+    Json,
+    already_exists,
+    bad_request,
+    conflict,
+    invalid,
+    not_found,
+    qualified,
+)
 from hami_testkit.cluster.store import Store
 
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-
-
-class Admission(Protocol):
-    """Changes or refuses new objects before they are written."""
-
-    async def admit(self, resource: Resource, obj: Json, *, dry_run: bool) -> tuple[Json, list[str]]:
-        """Return the object as admitted, and warnings for the client."""
+_FIXED = (
+    "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generateName", "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)  # fmt: skip
 
 
 def now(*, ahead: float = 0) -> str:
@@ -37,31 +43,33 @@ def now(*, ahead: float = 0) -> str:
 class Registry:
     """The store with the API server's manners."""
 
-    def __init__(self, store: Store, admission: Admission) -> None:
+    def __init__(self, store: Store, webhooks: Webhooks) -> None:
         self.store = store
-        self._admission = admission
+        self._webhooks = webhooks
 
     def get(self, resource: Resource, key: Key) -> Stored:
         """Return one object; one that is not there is refused with 404."""
         stored = self.store.get(resource, key)
         if stored is None:
-            raise not_found(resource.name, key[1], group=resource.group)
+            raise not_found(resource, key[1])
         return stored
 
     async def create(
         self, resource: Resource, obj: Json, *, namespace: str = "", dry_run: bool = False
     ) -> tuple[Stored, list[str]]:
         """Create an object: defaults, webhooks, checks, then the write. Return it with warnings."""
+        shapes.check_object(resource, obj)
         _fit_url(resource, obj, namespace)
         rules.fill(resource, obj)
-        obj, warnings = await self._admission.admit(resource, obj, dry_run=dry_run)
+        obj, warnings = await self._webhooks.admit(resource, obj, dry_run=dry_run)
+        shapes.check_object(resource, obj, code=500)
         _begin(obj["metadata"])
         rules.fill(resource, obj)
         rules.first_status(resource, obj)
         rules.check(resource, obj)
         name = obj["metadata"]["name"]
         if self.store.get(resource, (namespace, name)):
-            raise already_exists(resource.name, name)
+            raise already_exists(resource, name)
         if not dry_run and resource.namespaced:
             self.ensure_namespace(namespace)
         return self._write(resource, obj, dry_run=dry_run), warnings
@@ -77,23 +85,28 @@ class Registry:
 
     def update(self, resource: Resource, key: Key, obj: Json, *, status: bool = False, dry_run: bool = False) -> Stored:
         """Replace an object, or only its status; what did not change gets no new revision."""
-        if resource.needs_revision and not obj.get("metadata", {}).get("resourceVersion"):
-            fault = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
-            raise invalid(resource.kind, key[1], [fault])
+        shapes.check_object(resource, obj)
         meta, found = obj.get("metadata") or {}, self.get(resource, key).object["metadata"]
+        if resource.needs_revision and not meta.get("resourceVersion"):
+            fault = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+            raise invalid(resource, key[1], [fault])
         if meta.get("uid") not in (None, "", found["uid"]):
-            why = (
-                f"StorageError: invalid object, Code: 4, Key: /registry/{resource.name}/{'/'.join(filter(None, key))}, "
-            )
-            text = _differs("UID", meta["uid"], found["uid"])
-            raise conflict(resource.name, key[1], f"{why}ResourceVersion: 0, AdditionalErrorMsg: {text}")
+            where = f"/registry/{resource.name}/{'/'.join(filter(None, key))}"
+            text = f"StorageError: invalid object, Code: 4, Key: {where}, ResourceVersion: 0, AdditionalErrorMsg: "
+            raise conflict(qualified(resource), key[1], text + _differs("UID", meta["uid"], found["uid"]))
         return self._change(resource, key, lambda _: obj, status=status, dry_run=dry_run)
 
     def patch(
-        self, resource: Resource, key: Key, change: Callable[[Json], Json], *, status: bool, dry_run: bool
+        self, resource: Resource, key: Key, change: Callable[[Json], Json], *, status: bool = False, dry_run: bool
     ) -> Stored:
-        """Replace an object by what ``change`` makes of a copy."""
-        return self._change(resource, key, change, status=status, dry_run=dry_run)
+        """Replace an object, or only its status, by what ``change`` makes of a copy."""
+
+        def changed(obj: Json) -> Json:
+            obj = change(obj)
+            shapes.check_object(resource, obj, code=422)
+            return obj
+
+        return self._change(resource, key, changed, status=status, dry_run=dry_run)
 
     def _change(
         self, resource: Resource, key: Key, change: Callable[[Json], Json], *, status: bool, dry_run: bool
@@ -103,8 +116,8 @@ class Registry:
         new = {**change(thaw(stored))}
         meta = _keep_identity(resource, old["metadata"], new.get("metadata") or {})
         if status:
-            new = {**thaw(stored), "status": new.get("status") or {}}
-        elif resource.has_status:
+            new = {**thaw(stored), "status": rules.next_status(resource, old, new.get("status") or {})}
+        elif "status" in resource.subresources:
             new["status"] = old.get("status", {})
         new = {key: value for key, value in new.items() if key not in ("kind", "apiVersion")} | {"metadata": meta}
         rules.fill(resource, new)
@@ -145,17 +158,17 @@ class Registry:
 
     def bind(self, namespace: str, name: str, binding: Json, *, dry_run: bool = False) -> None:
         """Put a pod on a node, and its binding's annotations with it in the same write."""
+        shapes.check_object(BINDINGS, binding)
         meta, target = binding.get("metadata") or {}, binding.get("target") or {}
-        if meta.get("name") not in (None, "", name):
-            raise bad_request(f"name in URL does not match name in Binding object: {name}, {meta['name']}")
+        if meta.get("name") != name:
+            raise bad_request("name in URL does not match name in Binding object")
         if target.get("kind") not in (None, "", "Node"):
             text = f'target.kind: Unsupported value: "{target["kind"]}": supported values: "Node", "<empty>"'
             raise ApiError(500, text)
         if not target.get("name"):
             raise ApiError(500, "target.name: Required value")
         stored = self.get(PODS, (namespace, name))
-        _precondition("pods", stored, uid=meta.get("uid"), revision=meta.get("resourceVersion"))
-        _refuse_bind(stored.object, name)
+        _refuse_bind(stored.object, name, meta)
         obj = thaw(stored)
         obj["spec"]["nodeName"] = target["name"]
         if meta.get("annotations"):
@@ -180,18 +193,16 @@ class Registry:
 def _fit_url(resource: Resource, obj: Json, namespace: str) -> None:
     meta = obj["metadata"] = obj.get("metadata") or {}
     if resource.namespaced:
-        if meta.setdefault("namespace", namespace) != namespace:
-            raise bad_request(
-                f"the namespace of the provided object does not match the namespace sent on the request: "
-                f'"{meta["namespace"]}", "{namespace}"'
-            )
+        meta["namespace"] = meta.get("namespace") or namespace
+        if meta["namespace"] != namespace:
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
     else:
         meta.pop("namespace", None)
     if meta.get("resourceVersion"):
         raise bad_request("resourceVersion should not be set on objects to be created")
     if not meta.get("name") and not meta.get("generateName"):
         text = "metadata.name: Required value: name or generateName is required"
-        raise invalid(resource.kind, "", [text])
+        raise invalid(resource, "", [text])
 
 
 def _begin(meta: Json) -> None:
@@ -205,27 +216,19 @@ def _begin(meta: Json) -> None:
 
 def _keep_identity(resource: Resource, old: Json, new: Json) -> Json:
     name = old["name"]
-    if new.get("name") not in (None, name):
+    if not new.get("name"):
+        raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
+    if new["name"] != name:
         raise bad_request(f"the name of the object ({new['name']}) does not match the name on the URL ({name})")
     if new.get("uid") not in (None, "", old["uid"]):
-        raise invalid(resource.kind, name, [f'metadata.uid: Invalid value: "{new["uid"]}": field is immutable'])
+        raise invalid(resource, name, [f'metadata.uid: Invalid value: "{new["uid"]}": field is immutable'])
     if new.get("resourceVersion") not in (None, "", old["resourceVersion"]):
-        raise conflict(resource.name, name, MODIFIED)
-    fixed = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generateName",
-             "deletionTimestamp", "deletionGracePeriodSeconds")  # fmt: skip
-    return {key: value for key, value in new.items() if key not in fixed} | {k: old[k] for k in fixed if k in old}
+        raise conflict(qualified(resource), name, MODIFIED)
+    return {key: value for key, value in new.items() if key not in _FIXED} | {k: old[k] for k in _FIXED if k in old}
 
 
 def _differs(what: str, wanted: str, found: str) -> str:
     return f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-
-
-def _precondition(resource: str, stored: Stored, *, uid: str | None, revision: str | None) -> None:
-    meta = stored.object["metadata"]
-    if uid and uid != meta["uid"]:
-        raise conflict(resource, meta["name"], _differs("UID", uid, meta["uid"]))
-    if revision and revision != meta["resourceVersion"]:
-        raise conflict(resource, meta["name"], _differs("ResourceVersion", revision, meta["resourceVersion"]))
 
 
 def _delete_precondition(resource: Resource, meta: Json, wanted: Json) -> None:
@@ -234,18 +237,20 @@ def _delete_precondition(resource: Resource, meta: Json, wanted: Json) -> None:
         ("resourceVersion", "ResourceVersion", "might have been modified"),
     ):
         if wanted.get(field) and wanted[field] != meta[field]:
-            why = (
-                f"the {what} in the precondition ({wanted[field]}) does not match the {what} in record ({meta[field]})"
-            )
-            raise conflict(resource.kind, meta["name"], f"{why}. The object {fate}")
+            why = f"the {what} in the precondition ({wanted[field]}) does not match the {what} in record"
+            raise conflict(resource.kind, meta["name"], f"{why} ({meta[field]}). The object {fate}")
 
 
-def _refuse_bind(pod: Json, name: str) -> None:
-    if pod["metadata"].get("deletionTimestamp"):
+def _refuse_bind(pod: Json, name: str, wanted: Json) -> None:
+    meta, spec = pod["metadata"], pod["spec"]
+    for field, what in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        if wanted.get(field) and wanted[field] != meta[field]:
+            raise conflict("pods", name, _differs(what, wanted[field], meta[field]))
+    if meta.get("deletionTimestamp"):
         raise conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
-    if pod["spec"].get("nodeName"):
-        raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"')
-    if pod["spec"].get("schedulingGates"):
+    if spec.get("nodeName"):
+        raise conflict("pods/binding", name, f'pod {name} is already assigned to node "{spec["nodeName"]}"')
+    if spec.get("schedulingGates"):
         raise conflict("pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
 
 

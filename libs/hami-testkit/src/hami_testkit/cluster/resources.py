@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+SUBRESOURCES = {"status": {"GET": "get", "PUT": "update", "PATCH": "patch"}, "binding": {"POST": "create"}}
+"""What may be done with each sub-resource, by HTTP method."""
+
 
 class Resource(Struct, frozen=True):
     """One kind of object and how the API treats it."""
@@ -17,7 +20,6 @@ class Resource(Struct, frozen=True):
     version: str = "v1"
     namespaced: bool = True
     short: tuple[str, ...] = ()
-    has_status: bool = False
     subresources: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     """Field selectors beyond ``metadata.name`` and ``metadata.namespace``."""
@@ -25,6 +27,8 @@ class Resource(Struct, frozen=True):
     """A replacement must name the resourceVersion that it read."""
     create_on_update: bool = False
     """PUT of an absent name creates it."""
+    shows_deleted: bool = False
+    """A deletion answers with the object, not with a Status."""
 
     @property
     def api_version(self) -> str:
@@ -49,21 +53,20 @@ _EVENT_FIELDS = (
 )  # fmt: skip
 
 PODS = Resource(
-    "pods", "Pod", short=("po",), has_status=True, subresources=("status", "binding", "eviction"),
+    "pods", "Pod", short=("po",), subresources=("status", "binding"), shows_deleted=True,
     fields=("spec.nodeName", "spec.schedulerName", "spec.restartPolicy", "spec.serviceAccountName",
             "spec.hostNetwork", "status.phase", "status.podIP", "status.nominatedNodeName"),
 )  # fmt: skip
 NODES = Resource(
-    "nodes", "Node", namespaced=False, short=("no",), has_status=True, subresources=("status",),
-    fields=("spec.unschedulable",),
-)  # fmt: skip
+    "nodes", "Node", namespaced=False, short=("no",), subresources=("status",), fields=("spec.unschedulable",)
+)
 NAMESPACES = Resource(
-    "namespaces", "Namespace", namespaced=False, short=("ns",), has_status=True, subresources=("status",),
-    fields=("status.phase",),
+    "namespaces", "Namespace", namespaced=False, short=("ns",), subresources=("status",), fields=("status.phase",),
+    shows_deleted=True,
 )  # fmt: skip
 BINDINGS = Resource("bindings", "Binding")
 EVENTS = Resource("events", "Event", short=("ev",), fields=_EVENT_FIELDS, create_on_update=True)
-QUOTAS = Resource("resourcequotas", "ResourceQuota", short=("quota",), has_status=True, subresources=("status",))
+QUOTAS = Resource("resourcequotas", "ResourceQuota", short=("quota",), subresources=("status",), shows_deleted=True)
 LEASES = Resource("leases", "Lease", group="coordination.k8s.io", needs_revision=True, create_on_update=True)
 WEBHOOKS = Resource(
     "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", group="admissionregistration.k8s.io",
@@ -74,7 +77,5 @@ RESOURCES = (
     PODS, NODES, NAMESPACES, BINDINGS, EVENTS, QUOTAS, LEASES, WEBHOOKS,
     Resource("configmaps", "ConfigMap", short=("cm",)),
     Resource("secrets", "Secret"),
-    Resource("serviceaccounts", "ServiceAccount", short=("sa",)),
+    Resource("serviceaccounts", "ServiceAccount", short=("sa",), shows_deleted=True),
 )  # fmt: skip
-
-BY_PATH = {(resource.group, resource.version, resource.name): resource for resource in RESOURCES}

@@ -11,8 +11,12 @@ from collections.abc import Callable, Mapping
 from hami_testkit.cluster.resources import Resource
 from hami_testkit.cluster.status import Json, bad_request
 
-_TERM = re.compile(r"\s*([^\s,!=()]+)\s+(in|notin)\s*\(([^)]*)\)\s*|\s*([^,]+)\s*")
-_INDEXED = ("spec.nodeName", "metadata.name")
+_KEY = r"(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]*)"
+_TERM = re.compile(
+    rf"\s*(?P<absent>!?)\s*{_KEY}\s*(?:(?P<equals>==?|!=)\s*(?P<value>[-A-Za-z0-9_.]*)"
+    r"|\s(?P<among>in|notin)\s*\((?P<values>[-A-Za-z0-9_.,\s]*)\))?\s*"
+)
+_COMMA = re.compile(r",(?![^(]*\))")
 
 Test = Callable[[Mapping[str, str]], bool]
 
@@ -22,26 +26,20 @@ class Selection:
 
     def __init__(self, resource: Resource, *, namespace: str = "", labels: str = "", fields: str = "") -> None:
         self.namespace = namespace
-        self._labels = tuple(_label_tests(labels))
-        self._fields = tuple(_field_terms(resource, fields))
-
-    @property
-    def index(self) -> tuple[str, str] | None:
-        """Return a field and the one value that it must have, if there is such, to find the watchers of an event."""
-        exact = {path: value for path, wanted, value in self._fields if wanted}
-        return next(((path, exact[path]) for path in _INDEXED if path in exact), None)
+        self._labels = tuple(_label_test(term) for term in _COMMA.split(labels) if labels.strip())
+        self._fields = tuple(_field_term(resource, term) for term in fields.split(",") if term.strip())
 
     def holds(self, obj: Json) -> bool:
         """Say whether the object is one of those asked for."""
         meta = obj["metadata"]
         if self.namespace and meta.get("namespace") != self.namespace:
             return False
-        if any((field(obj, path) == value) is not wanted for path, wanted, value in self._fields):
+        if any((_field(obj, path) == value) is not wanted for path, wanted, value in self._fields):
             return False
         return not self._labels or has_labels(meta.get("labels") or {}, self._labels)
 
 
-def field(obj: Json, path: str) -> str:
+def _field(obj: Json, path: str) -> str:
     """Return a field as selectors compare it: text, empty where it is absent."""
     value: object = obj
     for step in path.split("."):
@@ -79,37 +77,24 @@ def _expression(key: str, operator: str, values: list[str]) -> Test:
     raise bad_request(f"{operator!r} is not a valid label selector operator")
 
 
-def _label_tests(text: str) -> list[Test]:
-    tests = []
-    for match in _TERM.finditer(text):
-        key, operator, values, term = match.groups()
-        if key:
-            listed = [value.strip() for value in values.split(",")]
-            tests.append(_expression(key, "In" if operator == "in" else "NotIn", listed))
-        elif term and term.strip():
-            tests.append(_label_term(term.strip()))
-    return tests
+def _label_test(term: str) -> Test:
+    found = _TERM.fullmatch(term)
+    if found is None or (found["absent"] and (found["equals"] or found["among"])):
+        raise bad_request(f"unable to parse requirement: {term!r} is no label selector")
+    if found["among"]:
+        listed = [value.strip() for value in found["values"].split(",")]
+        return _expression(found["key"], "In" if found["among"] == "in" else "NotIn", listed)
+    if found["equals"]:
+        return _expression(found["key"], "NotIn" if found["equals"] == "!=" else "In", [found["value"]])
+    return _expression(found["key"], "DoesNotExist" if found["absent"] else "Exists", [])
 
 
-def _label_term(term: str) -> Test:
-    if "!=" in term:
-        key, _, value = term.partition("!=")
-        return _expression(key.strip(), "NotIn", [value.strip()])
-    if "=" in term:
-        key, _, value = term.partition("=")
-        return _expression(key.strip(), "In", [value.lstrip("=").strip()])
-    return _expression(term.lstrip("!").strip(), "DoesNotExist" if term.startswith("!") else "Exists", [])
-
-
-def _field_terms(resource: Resource, text: str) -> list[tuple[str, bool, str]]:
-    terms = []
-    for term in filter(None, (part.strip() for part in text.split(","))):
-        path, equals, value = term.partition("=")
-        if not equals:
-            raise bad_request(f'invalid selector: "{text}"; can\'t understand "{term}"')
-        wanted = not path.endswith("!")
-        path = path.removesuffix("!").strip()
-        if path not in ("metadata.name", "metadata.namespace", *resource.fields):
-            raise bad_request(f"field label not supported: {path}")
-        terms.append((path, wanted, value.removeprefix("=").strip()))
-    return terms
+def _field_term(resource: Resource, term: str) -> tuple[str, bool, str]:
+    path, equals, value = term.strip().partition("=")
+    if not equals:
+        raise bad_request(f"invalid selector: '{term}'; can't understand '{term}'")
+    wanted = not path.endswith("!")
+    path = path.removesuffix("!").strip()
+    if path not in ("metadata.name", "metadata.namespace", *resource.fields):
+        raise bad_request(f"field label not supported: {path}")
+    return path, wanted, value.removeprefix("=").strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,7 +14,6 @@ from hami_testkit.cluster.faults import Faults
 from hami_testkit.cluster.registry import Registry
 from hami_testkit.cluster.store import Store
 
-LARGEST_REQUEST = 3 * 1024 * 1024
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -39,16 +37,15 @@ async def api_server(
     registry = Registry(store, webhooks)
     for namespace in NAMESPACES:
         registry.ensure_namespace(namespace)
-    app = web.Application(client_max_size=LARGEST_REQUEST)
-    api = Api(registry, faults, bookmark_seconds=bookmark_seconds)
-    app.router.add_route("*", "/{path:.*}", api.handle)
+    app = Api(registry, faults, bookmark_seconds=bookmark_seconds).application()
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        listening = _listen(host, port)
-        await web.SockSite(runner, listening).start()
-        address, taken = listening.getsockname()[:2]
-        yield ApiServer(f"http://{address}:{taken}", registry, faults)
+        await web.TCPSite(runner, host, port, backlog=1024).start()
+        address, taken = runner.addresses[0][:2]
+        yield ApiServer(
+            f"http://[{address}]:{taken}" if ":" in address else f"http://{address}:{taken}", registry, faults
+        )
     finally:
         faults.clear()
         for collection in store.collections:
@@ -56,12 +53,3 @@ async def api_server(
         await asyncio.sleep(0)  # the readers of the watches say goodbye
         await runner.cleanup()
         await webhooks.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((host, port))
-    listening.listen(1024)
-    return listening

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hami_testkit.cluster.admission import ONLY_FOR
 from hami_testkit.cluster.extender import Extender, hami_extender
 from hami_testkit.cluster.faults import Faults
 from hami_testkit.cluster.registry import Registry
@@ -67,6 +66,7 @@ class Standin:
         ``kubelets``: the folder under which each node gets its kubelet's folders.
         """
         host, _, port = listen.rpartition(":")
+        host = host.strip("[]")
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(
                 api_server(host=host, port=int(port), bookmark_seconds=bookmark_seconds)
@@ -110,9 +110,8 @@ class Standin:
         ca: bytes | None = None,
         failure_policy: str = "Fail",
         timeout_seconds: int = 10,
-        only_for: Sequence[str] = (),
     ) -> None:
-        """Have every new pod shown to the webhook at ``url``, or only those that name one of these resources."""
+        """Have every new pod shown to the webhook at ``url``."""
         ignored = {"matchExpressions": [{"key": "hami.io/webhook", "operator": "NotIn", "values": ["ignore"]}]}
         rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "scope": "*"}
         client: Json = {"url": url}
@@ -123,10 +122,7 @@ class Standin:
             "failurePolicy": failure_policy, "timeoutSeconds": timeout_seconds, "rules": [rule],
             "namespaceSelector": ignored, "objectSelector": ignored,
         }  # fmt: skip
-        meta: Json = {"name": "hami-webhook"}
-        if only_for:
-            meta["annotations"] = {ONLY_FOR: ",".join(only_for)}
-        await self.registry.create(WEBHOOKS, {"metadata": meta, "webhooks": [webhook]})
+        await self.registry.create(WEBHOOKS, {"metadata": {"name": "hami-webhook"}, "webhooks": [webhook]})
 
     def kubeconfig(self, path: Path) -> Path:
         """Write a kubeconfig that leads here, and return its path."""

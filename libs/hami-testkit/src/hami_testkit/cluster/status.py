@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from hami_testkit.cluster.resources import Resource
+
 Json = dict[str, Any]
 
 REASONS = {
-    400: "BadRequest",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    409: "Conflict",
-    410: "Expired",
-    415: "UnsupportedMediaType",
-    422: "Invalid",
-    429: "TooManyRequests",
-    500: "InternalError",
-    503: "ServiceUnavailable",
-    504: "Timeout",
-}
+    400: "BadRequest", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict", 410: "Expired",
+    413: "RequestEntityTooLarge", 415: "UnsupportedMediaType", 422: "Invalid", 429: "TooManyRequests",
+    500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout",
+}  # fmt: skip
 
 
 class ApiError(Exception):
@@ -37,16 +30,29 @@ class ApiError(Exception):
 
     def status(self) -> Json:
         """Return the ``Status`` object that the client gets."""
-        status = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": self.message,
-            "reason": self.reason,
-            "code": self.code,
-        }
-        return {**status, "details": self.details} if self.details else status
+        said = {"status": "Failure", "message": self.message, "reason": self.reason, "code": self.code}
+        return _status(**said, details=self.details)
+
+
+def success(*, code: int | None = None, details: Json | None = None) -> Json:
+    """Return the ``Status`` object of an accepted request."""
+    return _status(status="Success", code=code, details=details)
+
+
+def _status(**said: Any) -> Json:
+    filled = {key: value for key, value in said.items() if value}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, **filled}
+
+
+def about(resource: Resource, name: str, **more: Any) -> Json:
+    """Return the details that say which object a Status is about."""
+    named = {"name": name, "group": resource.group, "kind": resource.name} | more
+    return {key: value for key, value in named.items() if value}
+
+
+def qualified(resource: Resource) -> str:
+    """Return the name of a resource as sentences write it."""
+    return f"{resource.name}.{resource.group}" if resource.group else resource.name
 
 
 def bad_request(message: str) -> ApiError:
@@ -54,40 +60,35 @@ def bad_request(message: str) -> ApiError:
     return ApiError(400, message)
 
 
-def not_found(resource: str, name: str, *, group: str = "") -> ApiError:
+def not_found(resource: Resource, name: str) -> ApiError:
     """Say that there is no such object."""
-    where = f"{resource}.{group}" if group else resource
-    return ApiError(404, f'{where} "{name}" not found', details={"name": name, "kind": resource})
+    return ApiError(404, f'{qualified(resource)} "{name}" not found', details=about(resource, name))
 
 
-def already_exists(resource: str, name: str) -> ApiError:
+def already_exists(resource: Resource, name: str) -> ApiError:
     """Say that the name is taken."""
-    details = {"name": name, "kind": resource}
-    return ApiError(409, f'{resource} "{name}" already exists', reason="AlreadyExists", details=details)
+    text = f'{qualified(resource)} "{name}" already exists'
+    return ApiError(409, text, reason="AlreadyExists", details=about(resource, name))
 
 
-def conflict(resource: str, name: str, why: str) -> ApiError:
+def conflict(what: str, name: str, why: str) -> ApiError:
     """Say that the object is not as the writer believed."""
-    text = f'Operation cannot be fulfilled on {resource} "{name}": {why}'
-    return ApiError(409, text, details={"name": name, "kind": resource})
+    text = f'Operation cannot be fulfilled on {what} "{name}": {why}'
+    return ApiError(409, text, details={"name": name, "kind": what})
 
 
-def invalid(kind: str, name: str, faults: list[str]) -> ApiError:
-    """Say which fields of the object are wrong, all of them at once."""
+def invalid(resource: Resource, name: str, faults: list[str]) -> ApiError:
+    """Say which fields of the object are wrong, all of them at once, each as ``field: Invalid value: why``."""
     listed = faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]"
-    causes = [{"reason": "FieldValueInvalid", "message": fault, "field": fault.partition(":")[0]} for fault in faults]
-    details = {"name": name, "kind": kind, "causes": causes}
+    causes = []
+    for fault in faults:
+        field, _, why = fault.partition(": ")
+        causes.append({"reason": f"FieldValue{why.split()[0].rstrip(':')}", "message": why, "field": field})
+    details = about(resource, name, kind=resource.kind, causes=causes)
+    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     return ApiError(422, f'{kind} "{name}" is invalid: {listed}', details=details)
 
 
 def expired(message: str) -> ApiError:
     """Say that a revision or a continue token is too old."""
     return ApiError(410, message)
-
-
-def success(code: int = 200, *, details: Json | None = None) -> Json:
-    """Return the ``Status`` object of an accepted request."""
-    status: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-    if details:
-        status["details"] = details
-    return {**status, "code": code} if code != 200 else status

@@ -6,6 +6,7 @@ Nothing here knows HTTP, or what a pod is.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
@@ -18,8 +19,10 @@ from hami_testkit.cluster.selectors import Selection
 from hami_testkit.cluster.status import Json, expired
 from hami_testkit.cluster.watch import Change, Hub
 
-FIRST_REVISION = 1000
-"""Where the counter starts; a watch from before gets 410, as on a server that has compacted."""
+
+def first_revision() -> int:
+    """Return where the counter starts: beyond any earlier run, so that its watchers get 410 and list again."""
+    return time.time_ns() // 1_000_000
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -33,12 +36,11 @@ class Page(msgspec.Struct, frozen=True):
 class Collection:
     """All objects of one resource, its recent changes and the watches open on it."""
 
-    def __init__(self, resource: Resource, *, history: int) -> None:
+    def __init__(self, resource: Resource, *, revision: int, history: int) -> None:
         self.resource = resource
         self.objects: dict[Key, Stored] = {}
-        self.compacted = FIRST_REVISION
-        self.revision = FIRST_REVISION
-        self.hub = Hub(resource)
+        self.compacted = self.revision = revision
+        self.hub = Hub()
         self._changes: deque[Change] = deque()
         self._history = history
         self._sorted: list[Key] | None = None
@@ -82,7 +84,7 @@ class Store:
     """All collections behind one revision counter."""
 
     def __init__(self, *, history: int = 100_000) -> None:
-        self.revision = FIRST_REVISION
+        self.revision = self._first = first_revision()
         self._history = history
         self._collections: dict[Resource, Collection] = {}
         self._pages: dict[str, Page] = {}
@@ -91,7 +93,7 @@ class Store:
     def of(self, resource: Resource) -> Collection:
         """Return the collection of a resource, empty where nothing was ever written."""
         if resource not in self._collections:
-            self._collections[resource] = Collection(resource, history=self._history)
+            self._collections[resource] = Collection(resource, revision=self._first, history=self._history)
         return self._collections[resource]
 
     @property

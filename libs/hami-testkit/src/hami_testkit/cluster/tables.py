@@ -15,11 +15,7 @@ from hami_testkit.cluster.status import Json
 Cell = Callable[[Json], object]
 
 
-def _name(obj: Json) -> object:
-    return obj["metadata"]["name"]
-
-
-def _age(obj: Json) -> object:
+def _age(obj: Json) -> str:
     made = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
     seconds = int((datetime.now(UTC) - made).total_seconds())
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
@@ -28,56 +24,48 @@ def _age(obj: Json) -> object:
     return f"{max(0, seconds)}s"
 
 
-def _statuses(obj: Json) -> list[Json]:
-    return obj["status"].get("containerStatuses") or []
+def _containers(pod: Json) -> list[Json]:
+    return pod["status"].get("containerStatuses") or []
 
 
-def _ready(obj: Json) -> object:
-    ready = sum(bool(status.get("ready")) for status in _statuses(obj))
-    return f"{ready}/{len(obj['spec']['containers'])}"
-
-
-def _pod_status(obj: Json) -> object:
-    if obj["metadata"].get("deletionTimestamp"):
+def _pod_status(pod: Json) -> object:
+    if pod["metadata"].get("deletionTimestamp"):
         return "Terminating"
-    waiting = [s["state"]["waiting"].get("reason") for s in _statuses(obj) if s.get("state", {}).get("waiting")]
-    return next(filter(None, waiting), None) or obj["status"].get("reason") or obj["status"].get("phase", "")
+    waiting = [((c.get("state") or {}).get("waiting") or {}).get("reason") for c in _containers(pod)]
+    return next(filter(None, waiting), None) or pod["status"].get("reason") or pod["status"].get("phase", "")
 
 
-def _restarts(obj: Json) -> object:
-    return sum(status.get("restartCount", 0) for status in _statuses(obj))
-
-
-def _node_status(obj: Json) -> object:
-    conditions = {c["type"]: c["status"] for c in obj["status"].get("conditions") or []}
+def _node_status(node: Json) -> str:
+    conditions = {c.get("type"): c.get("status") for c in node["status"].get("conditions") or []}
     ready = "Ready" if conditions.get("Ready", "True") == "True" else "NotReady"
-    return f"{ready},SchedulingDisabled" if obj["spec"].get("unschedulable") else ready
+    return f"{ready},SchedulingDisabled" if node["spec"].get("unschedulable") else ready
 
 
-def _about(obj: Json) -> object:
-    return f"{obj['involvedObject'].get('kind', '').lower()}/{obj['involvedObject'].get('name', '')}"
+def _about(event: Json) -> str:
+    named = event.get("involvedObject") or {}
+    return f"{(named.get('kind') or '').lower()}/{named.get('name')}"
 
 
+_NAME: dict[str, Cell] = {"Name": lambda obj: obj["metadata"]["name"]}
+_AGE: dict[str, Cell] = {"Age": _age}
 _COLUMNS: dict[Resource, dict[str, Cell]] = {
-    PODS: {
-        "Name": _name, "Ready": _ready, "Status": _pod_status, "Restarts": _restarts, "Age": _age,
-        "Node": lambda obj: obj["spec"].get("nodeName", "<none>"),
-    },
-    NODES: {
-        "Name": _name, "Status": _node_status, "Roles": lambda _: "<none>", "Age": _age,
-        "Version": lambda obj: (obj["status"].get("nodeInfo") or {}).get("kubeletVersion", ""),
+    PODS: _NAME | {
+        "Ready": lambda pod: f"{sum(bool(c.get('ready')) for c in _containers(pod))}/{len(pod['spec']['containers'])}",
+        "Status": _pod_status, "Restarts": lambda pod: sum(c.get("restartCount") or 0 for c in _containers(pod)),
+    } | _AGE | {"Node": lambda pod: pod["spec"].get("nodeName") or "<none>"},
+    NODES: _NAME | {"Status": _node_status, "Roles": lambda _: "<none>"} | _AGE | {
+        "Version": lambda node: (node["status"].get("nodeInfo") or {}).get("kubeletVersion") or "",
     },
     EVENTS: {
-        "Last Seen": _age, "Type": lambda obj: obj.get("type", ""), "Reason": lambda obj: obj.get("reason", ""),
-        "Object": _about, "Message": lambda obj: obj.get("message", ""),
+        "Last Seen": _age, "Type": lambda event: event.get("type"), "Reason": lambda event: event.get("reason"),
+        "Object": _about, "Message": lambda event: event.get("message"),
     },
 }  # fmt: skip
-_ANY: dict[str, Cell] = {"Name": _name, "Age": _age}
 
 
 def table(resource: Resource, items: list[Stored], *, revision: int, token: str = "") -> Json:
     """Return the objects as one table."""
-    columns = _COLUMNS.get(resource, _ANY)
+    columns = _COLUMNS.get(resource, _NAME | _AGE)
     meta: Json = {"resourceVersion": str(revision)} | ({"continue": token} if token else {})
     heads = [{"name": name, "type": "string", "format": "name" if name == "Name" else "", "description": name,
               "priority": 0} for name in columns]  # fmt: skip

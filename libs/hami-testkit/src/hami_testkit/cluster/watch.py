@@ -7,13 +7,13 @@ fault switch says so). Nothing here writes objects.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import deque
 
 import msgspec
 
 from hami_testkit.cluster.objects import Stored, freeze, thaw
 from hami_testkit.cluster.resources import Resource
-from hami_testkit.cluster.selectors import Selection, field
+from hami_testkit.cluster.selectors import Selection
 from hami_testkit.cluster.status import ApiError, Json, expired
 
 MOST_WAITING = 50_000
@@ -121,38 +121,28 @@ class Watch:
 
 
 class Hub:
-    """All open watches of one resource, found by the one value they insist on where they have one."""
+    """All open watches of one resource."""
 
-    def __init__(self, resource: Resource) -> None:
-        self._resource = resource
+    def __init__(self) -> None:
+        self.watches: list[Watch] = []
         self._held = False
-        self._watches: dict[tuple[str, str] | None, set[Watch]] = defaultdict(set)
-
-    @property
-    def watches(self) -> tuple[Watch, ...]:
-        """Return the open watches."""
-        return tuple(watch for group in self._watches.values() for watch in group)
 
     def open(self, selection: Selection) -> Watch:
         """Start a watch that hears every change from now on."""
         watch = Watch(selection)
         watch.is_held = self._held
-        self._watches[selection.index].add(watch)
+        self.watches.append(watch)
         return watch
 
     def close(self, watch: Watch) -> None:
         """Forget a watch whose reader is gone."""
-        index = watch.selection.index
-        self._watches[index].discard(watch)
-        if not self._watches[index]:
-            del self._watches[index]
+        self.watches.remove(watch)
 
     def publish(self, change: Change) -> None:
         """Tell one change to every watch that selects the object, before or after it."""
-        for index in _indexes(change):
-            for watch in self._watches.get(index, ()):
-                if text := change.seen_by(watch.selection):
-                    watch.say(text)
+        for watch in self.watches:
+            if text := change.seen_by(watch.selection):
+                watch.say(text)
 
     def hold(self) -> None:
         """Keep back what the watches have to say, also of those opened later: they fall behind."""
@@ -182,9 +172,3 @@ class Hub:
             watch.is_silent = False
             watch.release()
             watch.end()
-
-
-def _indexes(change: Change) -> set[tuple[str, str] | None]:
-    states = (change.old.object if change.old else None, change.new.object)
-    fields = ("spec.nodeName", "metadata.name")
-    return {None, *((path, field(state, path)) for path in fields for state in states if state is not None)}
