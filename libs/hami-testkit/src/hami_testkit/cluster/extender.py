@@ -16,7 +16,7 @@ import msgspec
 import yaml
 from hami_kit.setting_values import read_duration
 
-from hami_testkit.cluster.rules import names_resource
+from hami_testkit.cluster.defaults import names_resource
 from hami_testkit.cluster.status import Json
 
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from hami_testkit.cluster import rules, shapes
+from hami_testkit.cluster import defaults, rules, shapes
 from hami_testkit.cluster.admission import Webhooks
 from hami_testkit.cluster.objects import Key, Stored, freeze, thaw
 from hami_testkit.cluster.resources import BINDINGS, NAMESPACES, PODS, RESOURCES, Resource
@@ -60,12 +60,12 @@ class Registry:
         """Create an object: defaults, webhooks, checks, then the write. Return it with warnings."""
         shapes.check_object(resource, obj)
         _fit_url(resource, obj, namespace)
-        rules.fill(resource, obj)
+        defaults.fill(resource, obj)
         obj, warnings = await self._webhooks.admit(resource, obj, dry_run=dry_run)
         shapes.check_object(resource, obj, code=500)
         _begin(obj["metadata"])
-        rules.fill(resource, obj)
-        rules.first_status(resource, obj)
+        defaults.fill(resource, obj)
+        defaults.first_status(resource, obj)
         rules.check(resource, obj)
         name = obj["metadata"]["name"]
         if self.store.get(resource, (namespace, name)):
@@ -78,8 +78,8 @@ class Registry:
         """Make the namespace if it is missing: the stand-in asks nobody to make one first."""
         if self.store.get(NAMESPACES, ("", name)) is None:
             obj: Json = {"metadata": {"name": name}}
-            rules.fill(NAMESPACES, obj)
-            rules.first_status(NAMESPACES, obj)
+            defaults.fill(NAMESPACES, obj)
+            defaults.first_status(NAMESPACES, obj)
             _begin(obj["metadata"])
             self.store.put(NAMESPACES, obj)
 
@@ -116,11 +116,11 @@ class Registry:
         new = {**change(thaw(stored))}
         meta = _keep_identity(resource, old["metadata"], new.get("metadata") or {})
         if status:
-            new = {**thaw(stored), "status": rules.next_status(resource, old, new.get("status") or {})}
+            new = {**thaw(stored), "status": defaults.next_status(resource, old, new.get("status") or {})}
         elif "status" in resource.subresources:
             new["status"] = old.get("status", {})
         new = {key: value for key, value in new.items() if key not in ("kind", "apiVersion")} | {"metadata": meta}
-        rules.fill(resource, new)
+        defaults.fill(resource, new)
         rules.check(resource, new)
         rules.check_change(resource, old, new)
         if meta.get("deletionTimestamp") and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):

@@ -1,4 +1,4 @@
-"""What a kind of object must look like: defaults at creation, quantities in one spelling, what may not be.
+"""What may not be: values that the API server would not store, and changes that it would not make.
 
 One rule: these are the API server's own checks that a device pod can meet; everything else is let through.
 """
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from hami_testkit.cluster import conditions, quantities
-from hami_testkit.cluster.resources import EVENTS, NAMESPACES, NODES, PODS, QUOTAS, WEBHOOKS, Resource
+from hami_testkit.cluster.defaults import containers
+from hami_testkit.cluster.resources import EVENTS, PODS, WEBHOOKS, Resource
 from hami_testkit.cluster.status import Json, invalid
 
 MOST_ANNOTATIONS = 256 * 1024
@@ -19,95 +20,8 @@ _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _KEY = re.compile(r"(?:[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_POD_DEFAULTS = {
-    "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst",
-    "schedulerName": "default-scheduler", "enableServiceLinks": True, "preemptionPolicy": "PreemptLowerPriority",
-    "priority": 0,
-}  # fmt: skip
 _MAY_CHANGE = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds", "schedulingGates")
-
-
-def fill(resource: Resource, obj: Json) -> None:
-    """Give the object what the API server fills in: defaults, and every quantity in its canonical spelling."""
-    if resource == PODS:
-        _fill_pod(obj)
-    elif resource == NODES:
-        status = _part(obj, "status")
-        _spell(status, "capacity", "allocatable")
-        if "capacity" in status:
-            status.setdefault("allocatable", dict(status["capacity"]))
-        _part(obj, "spec")
-    elif resource == QUOTAS:
-        _spell(_part(obj, "spec"), "hard")
-        _spell(_part(obj, "status"), "hard", "used")
-    elif resource == NAMESPACES:
-        _part(obj["metadata"], "labels")["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
-        _part(obj, "spec").setdefault("finalizers", ["kubernetes"])
-
-
-def _fill_pod(obj: Json) -> None:
-    spec = _part(obj, "spec")
-    for key, value in _POD_DEFAULTS.items():
-        if spec.get(key) is None:
-            spec[key] = value
-    _part(spec, "securityContext")
-    for container in containers(obj):
-        container.setdefault("imagePullPolicy", "IfNotPresent")
-        container.setdefault("terminationMessagePath", "/dev/termination-log")
-        container.setdefault("terminationMessagePolicy", "File")
-        resources = _part(container, "resources")
-        _spell(resources, "limits", "requests")
-        if resources.get("limits"):
-            resources["requests"] = {**resources["limits"], **(resources.get("requests") or {})}
-
-
-def _part(holder: Json, field: str) -> Json:
-    """Return an object inside another, made where it is absent or null."""
-    holder[field] = holder.get(field) or {}
-    part: Json = holder[field]
-    return part
-
-
-def _spell(holder: Json, *fields: str) -> None:
-    for field in fields:
-        if holder.get(field):
-            holder[field] = {name: quantities.canonical(amount) for name, amount in holder[field].items()}
-
-
-def containers(pod: Json) -> list[Json]:
-    """Return the init containers and the containers of a pod."""
-    spec = pod.get("spec") or {}
-    return [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
-
-
-def names_resource(pod: Json, names: frozenset[str]) -> bool:
-    """Say whether a container or init container of the pod asks for one of the resources, in requests or limits."""
-    parts = [part for c in containers(pod) for part in (c.get("resources") or {}).values() if isinstance(part, dict)]
-    return any(not names.isdisjoint(part) for part in parts)
-
-
-def first_status(resource: Resource, obj: Json) -> None:
-    """Set the status that a new object starts with; whatever the creator wrote there is dropped for pods."""
-    if resource == PODS:
-        obj["status"] = {"phase": "Pending", "qosClass": _quality(obj)}
-    elif resource == NAMESPACES:
-        obj["status"] = {"phase": "Active"}
-
-
-def next_status(resource: Resource, old: Json, status: Json) -> Json:
-    """Return the status as a writer means it: a pod's class of service stays."""
-    return {"qosClass": old["status"]["qosClass"], **status} if resource == PODS else status
-
-
-def _quality(pod: Json) -> str:
-    main = frozenset({"cpu", "memory"})
-    if not names_resource(pod, main):
-        return "BestEffort"
-    asked = [c["resources"] for c in containers(pod)]
-    full = all(main <= set(r.get("limits") or {}) for r in asked)
-    return (
-        "Guaranteed" if full and all(r["requests"][n] == r["limits"][n] for r in asked for n in main) else "Burstable"
-    )
+_CONTAINERS = ("initContainers", "containers")
 
 
 def check(resource: Resource, obj: Json) -> None:
@@ -136,9 +50,6 @@ def check_change(resource: Resource, old: Json, new: Json) -> None:
 def _fixed(pod: Json) -> tuple[Json, list[Json]]:
     fixed = {key: value for key, value in pod["spec"].items() if key not in (*_MAY_CHANGE, *_CONTAINERS)}
     return fixed, [{key: value for key, value in c.items() if key != "image"} for c in containers(pod)]
-
-
-_CONTAINERS = ("initContainers", "containers")
 
 
 def _metadata_faults(meta: Json) -> Iterator[str]:
