@@ -1,6 +1,7 @@
 """Serving: a real port, TLS that follows its files, health that says why."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,6 +68,44 @@ async def test_a_taken_port_is_a_sentence() -> None:
         with pytest.raises(SettingsError, match=rf'HAMI_LISTEN: "{address}" cannot be listened on \(Address already'):
             async with web.serve(APP, address):
                 pass
+
+
+async def an_echo(request: Request) -> Response:
+    return Response(await web.read_body(request, most=10))
+
+
+ECHO = Starlette(routes=[Route("/", an_echo, methods=["POST"])])
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
+async def test_of_a_long_body_no_more_is_kept_than_shows_that_it_is_too_long(chunked: bool) -> None:  # noqa: FBT001
+    """Nobody fills our memory: one byte beyond the limit is all that the service gets to see."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b"x" * 1000
+
+    async with web.serve(ECHO, ANYWHERE) as address, a_client() as client:
+        short = await client.post(f"http://{address}", content=b"x" * 10)
+        long = await client.post(f"http://{address}", content=pieces() if chunked else b"x" * 1_000_000)
+
+    assert (b"x" * 10, b"x" * 11) == (short.content, long.content)
+
+
+async def test_a_client_that_hangs_up_within_its_body_is_nobodys_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Half a body is answered to nobody, and what is no HTTP at all is one line of the log."""
+    with caplog.at_level(logging.WARNING):
+        async with web.serve(ECHO, ANYWHERE) as address:
+            for sent in (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{", b"\x16\x03\x01\r\n\r\n"):
+                _, writer = await asyncio.open_connection(address.host, address.port)
+                writer.write(sent)
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+            await until(lambda: bool(caplog.records))
+
+    assert ["Invalid HTTP request received."] == [record.getMessage() for record in caplog.records]
+    assert logging.getLogger("uvicorn").handlers == []
 
 
 async def test_answers_under_way_are_finished() -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from hami_extender import protocol
 from hami_kit.errors import KubeUnavailable
 from hami_model.bus.messages import NoDevices, Placed, Refused, Simulated, Unplaced
 
@@ -130,12 +131,29 @@ async def test_a_pod_that_cannot_be_read_is_an_error(scheduler: Any, a_pod: Any,
     assert result(NodeNames=["a"]) == await scheduler.filter(Pod=a_pod(GPU), NodeNames=["a"])
 
 
-@pytest.mark.parametrize("args", [{"NodeNames": [1]}, {"NodeNames": "a"}, {"Nodes": []}, {"Nodes": {"items": [None]}}])
-async def test_nodes_that_cannot_be_read_are_an_error(scheduler: Any, a_pod: Any, args: Any) -> None:
-    """Neither names nor objects of a wrong type get any further."""
+BAD_NODES: dict[str, Any] = {
+    "NodeNames": {"NodeNames": "a"},
+    "NodeNames: Expected `str`, got `int` - at `$[0]`": {"NodeNames": [1]},
+    "Nodes": {"Nodes": []},
+    "Nodes.items[1]": {"Nodes": {"items": [{"metadata": {"name": "a"}}, None]}},
+}
+
+
+@pytest.mark.parametrize(("field", "args"), BAD_NODES.items(), ids=BAD_NODES)
+async def test_nodes_that_cannot_be_read_are_an_error(scheduler: Any, a_pod: Any, field: str, args: Any) -> None:
+    """Neither names nor objects of a wrong type get any further; the sentence names the field."""
     answer = await scheduler.filter(Pod=a_pod(GPU), **args)
 
-    assert answer["Error"].startswith("the extender args cannot be read: Expected ")
+    assert answer["Error"].startswith(f"the extender args cannot be read: {field}")
+
+
+async def test_a_body_without_end_is_not_read(scheduler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody fills the extender's memory; the sentence says the limit."""
+    monkeypatch.setattr(protocol, "MAX_BODY", 100)
+
+    answer = await scheduler.post("/filter", b" " * 101)
+
+    assert result(Error="the request body has more than the 100 bytes that are read") == answer
 
 
 async def test_a_limit_that_cannot_be_meant_is_an_error(scheduler: Any, a_pod: Any) -> None:

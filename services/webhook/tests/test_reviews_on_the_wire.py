@@ -61,6 +61,27 @@ async def test_without_a_change_there_is_no_patch(api: Any, a_pod: Any) -> None:
     assert {"uid": "r-1", "allowed": True, "status": {"code": 200}} == await api.ask(a_pod())
 
 
+NOT_OURS: dict[str, Any] = {
+    "UPDATE of Pod": {"operation": "UPDATE"},
+    "DELETE of Pod": {"operation": "DELETE", "object": None},
+    "CREATE of Deployment": {"kind": {"group": "apps", "version": "v1", "kind": "Deployment"}, "object": {"spec": {}}},
+    "CREATE of Pod/ephemeralcontainers": {"subResource": "ephemeralcontainers"},
+}
+
+
+@pytest.mark.parametrize(("what", "facts"), NOT_OURS.items(), ids=NOT_OURS)
+async def test_only_the_creation_of_pods_is_looked_at(api: Any, a_pod: Any, what: str, facts: Any) -> None:
+    """A configuration that sends more than it should stops nobody: a pod's limits are decided when it is made."""
+    kind = {"group": "", "version": "v1", "kind": "Pod"}
+    request = {"uid": "r-1", "operation": "CREATE", "kind": kind, "object": a_pod(limits={"nvidia.com/gpu": "-1"})}
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {**request, **facts}}
+
+    response = (await api.post(json.dumps(review).encode()))["response"]
+
+    message = f"only the creation of pods is looked at, this is {what}"
+    assert {"uid": "r-1", "allowed": True, "status": {"code": 200, "message": message}} == response
+
+
 async def test_another_scheduler_is_left_alone(api: Any, a_pod: Any) -> None:
     """A pod of another scheduler passes untouched, and the message says so."""
     response = await api.ask(a_pod(limits={"nvidia.com/gpu": 1}, schedulerName="other"))
@@ -103,7 +124,7 @@ async def test_a_body_beyond_seven_mib_is_not_read(api: Any) -> None:
     assert {"uid": "", "allowed": False} == {key: answer["response"][key] for key in ("uid", "allowed")}
     status = answer["response"]["status"]
     assert 413 == status["code"]
-    assert f"has {MAX_BODY + 1} bytes; at most {MAX_BODY} are read" in status["message"]
+    assert f"has more than the {MAX_BODY} bytes that are read" in status["message"]
 
 
 async def test_a_body_of_seven_mib_is_read(api: Any, a_pod: Any) -> None:

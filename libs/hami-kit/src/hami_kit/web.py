@@ -18,7 +18,7 @@ import uvicorn
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -153,6 +153,7 @@ async def serve(
     with _bind(listen, variable) as bound:
         config = uvicorn.Config(
             app,
+            log_config=None,  # its lines are lines of our log
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -229,6 +230,19 @@ def _context(tls: TlsFiles) -> ssl.SSLContext:
             raise SettingsError("HAMI_TLS_CLIENT_CA", f'"{tls.client_ca}" is no PEM certificate ({e})') from e
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+async def read_body(request: Request, *, most: int) -> bytes:
+    """Return the posted body; of a longer one its first ``most`` + 1 bytes, of one that never ends (hung up) nothing."""
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > most:
+                break
+    except ClientDisconnect:
+        return b""
+    return bytes(body[: most + 1])
 
 
 def health_routes(

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from hami_kit.bus import Bus
 from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import Telemetry, parent_of_pod, parent_of_uid
+from hami_kit.web import read_body
 from hami_model.bus import subjects
 from hami_model.bus.messages import (
     BindAnswer,
@@ -150,6 +151,7 @@ def routes(extender: Extender) -> list[Route]:
 
 def _post(path: str, verb: Callable[[bytes], Awaitable[bytes]]) -> Route:
     async def endpoint(request: Request) -> Response:
-        return Response(await verb(await request.body()), media_type="application/json")
+        body = await read_body(request, most=protocol.MAX_BODY)
+        return Response(await verb(body), media_type="application/json")
 
     return Route(path, endpoint, methods=["POST"])

@@ -4,10 +4,17 @@ One rule: a logical failure is HTTP 200 with ``Error`` set (HAMi v2.10); it tran
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 from hami_model.objects import Node, Pod
 from msgspec import Struct
+
+T = TypeVar("T")
+
+
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes: thousands of whole nodes. HAMi cuts at 1 MiB, which a few dozen of them exceed."""
 
 
 class BadArgsError(Exception):
@@ -53,6 +60,8 @@ _NULL = msgspec.Raw(b"null")
 
 def _fields(body: bytes) -> dict[str, msgspec.Raw]:
     """Split a body into its top-level fields, names folded as Go folds them."""
+    if len(body) > MAX_BODY:
+        raise BadArgsError(f"the request body has more than the {MAX_BODY} bytes that are read")
     try:
         return {name.lower(): value for name, value in _FIELDS.decode(body or b"null").items()}
     except _UNREADABLE as e:
@@ -65,17 +74,21 @@ def read_filter(body: bytes) -> FilterArgs:
     pod = fields.get("pod", _NULL)
     if bytes(pod) == b"null":
         raise BadArgsError("extender args missing pod")
+    listed = _decoded("Nodes", _NODES, fields.get("nodes", _NULL))
+    raw_nodes = None if listed is None else (listed.items or [])
+    return FilterArgs(
+        _decoded("Pod", _POD, pod),
+        _decoded("NodeNames", _NAMES, fields.get("nodenames", _NULL)),
+        None if raw_nodes is None else [_decoded(f"Nodes.items[{i}]", _NODE, raw) for i, raw in enumerate(raw_nodes)],
+        raw_nodes,
+    )
+
+
+def _decoded(field: str, decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T:
     try:
-        raw = _NODES.decode(fields.get("nodes", _NULL))
-        raw_nodes = None if raw is None else (raw.items or [])
-        return FilterArgs(
-            _POD.decode(pod),
-            _NAMES.decode(fields.get("nodenames", _NULL)),
-            None if raw_nodes is None else [_NODE.decode(node) for node in raw_nodes],
-            raw_nodes,
-        )
+        return decoder.decode(raw)
     except _UNREADABLE as e:
-        raise BadArgsError(f"the extender args cannot be read: {e}") from e
+        raise BadArgsError(f"the extender args cannot be read: {field}: {e}") from e
 
 
 def read_bind(body: bytes) -> BindArgs:

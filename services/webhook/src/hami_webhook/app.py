@@ -9,6 +9,7 @@ import msgspec
 from hami_kit.bus import Bus
 from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import TRACEPARENT_ANNOTATION, Telemetry, traceparent
+from hami_kit.web import read_body
 from hami_model import admission
 from hami_model.admission import Admit, Deny, Skip
 from hami_model.bus import subjects
@@ -50,6 +51,8 @@ class Webhook:
             review = reviews.read(body, content_type)
         except BadReviewError as e:
             return reviews.refuse(None, code=e.code, message=str(e))
+        if review.stranger:
+            return reviews.allow(review, message=f"only the creation of pods is looked at, this is {review.stranger}")
         try:
             raw, pod = _pod_of(review)
         except reviews.UNREADABLE as e:
@@ -109,7 +112,8 @@ def routes(webhook: Webhook) -> list[Route]:
     """Return the one route of the webhook."""
 
     async def endpoint(request: Request) -> Response:
-        answer = await webhook.review(await request.body(), request.headers.get("content-type", ""))
+        body = await read_body(request, most=reviews.MAX_BODY)
+        answer = await webhook.review(body, request.headers.get("content-type", ""))
         return Response(answer, media_type="application/json")
 
     return [Route("/webhook", endpoint, methods=["POST"])]

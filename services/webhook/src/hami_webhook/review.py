@@ -17,10 +17,20 @@ MAX_BODY = 7 * 1024 * 1024
 VERSIONS = ("admission.k8s.io/v1", "admission.k8s.io/v1beta1")
 
 
+class Kind(Struct, frozen=True):
+    """What the request is about; a request that does not say so is about a pod."""
+
+    group: str = ""
+    kind: str = "Pod"
+
+
 class Request(Struct, frozen=True, rename="camel"):
     """The part of ``request`` that we read; ``object`` stays raw, so that fields we do not know survive."""
 
     uid: str = ""
+    kind: Kind = Kind()
+    sub_resource: str = ""
+    operation: str = "CREATE"
     namespace: str = ""
     object: msgspec.Raw = field(default_factory=lambda: msgspec.Raw(b"null"))
 
@@ -41,6 +51,14 @@ class Review(Struct, frozen=True, rename="camel"):
     def namespace(self) -> str:
         """Return the namespace of the request."""
         return self.request.namespace if self.request else ""
+
+    @property
+    def stranger(self) -> str:
+        """Return what is asked about, in words, where that is not the creation of a pod."""
+        asked = self.request or Request()
+        if (asked.kind, asked.sub_resource, asked.operation) == (Kind(), "", "CREATE"):
+            return ""
+        return f"{asked.operation} of {asked.kind.kind}{'/' if asked.sub_resource else ''}{asked.sub_resource}"
 
     @property
     def object(self) -> bytes:
@@ -66,7 +84,7 @@ _DECODER = msgspec.json.Decoder(Review)
 def read(body: bytes, content_type: str) -> Review:
     """Read a posted review; raise ``BadReviewError`` saying what is wrong with it."""
     if len(body) > MAX_BODY:
-        raise BadReviewError(413, f"the AdmissionReview has {len(body)} bytes; at most {MAX_BODY} are read")
+        raise BadReviewError(413, f"the AdmissionReview has more than the {MAX_BODY} bytes that are read")
     if content_type != "application/json":
         raise BadReviewError(400, f"contentType={content_type}, expected application/json")
     try:
