@@ -119,6 +119,8 @@ BAD_REGISTERS = {
     "an id with a comma": (json.dumps([{**CARD, "id": "a,b"}]), "it must not be empty nor hold any of , : ;"),
     "memory as text": (json.dumps([{**CARD, "devmem": "8Gi"}]), "card 0 has devmem '8Gi', not a JSON int"),
     "memory beyond numbers": (json.dumps([{**CARD, "devmem": 10**30}]), "card 0 has devmem "),
+    "negative memory": (json.dumps([{**CARD, "devmem": -1}]), "card 0 has devmem -1, which is not from 0"),
+    "negative slots": (json.dumps([{**CARD, "count": -1}]), "card 0 has count -1, which is not from 0"),
     "a fraction": (json.dumps([{**CARD, "count": 1.5}]), "card 0 has count 1.5, not a JSON int"),
     "one card twice": (json.dumps([CARD, CARD]), "card bad-0 is published twice"),
     "nested without end": (f'[{{"custominfo": {DEEP}}}]', "register annotation is not JSON"),

@@ -103,6 +103,25 @@ def test_a_heartbeat_names_unhealthy_cards(bench: Bench) -> None:
     assert 2 == bench.duty.kinds.count("health.changed")
 
 
+def test_a_heartbeat_says_nothing_of_cards_that_another_plugin_serves(bench: Bench) -> None:
+    """The foreign plugin's own word on health stands, as it does on everything else."""
+    bench.see(a_node("foreign"))
+
+    bench.agents.heartbeat(Heartbeat(node="foreign", agent="a", digest="d", unhealthy=["GPU-0"]))
+
+    assert Placed(node="foreign") == bench.desk.filter(FilterPod(pod=a_pod("p"), nodes=["foreign"]))
+    assert "health.changed" not in bench.duty.kinds
+
+
+def test_a_heartbeat_that_comes_before_the_inventory_counts_with_it(bench: Bench) -> None:
+    """Heartbeats and inventories overtake each other; a sick card takes no pod in between."""
+    bench.see(a_node("agent-1", annotations={}))
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d", unhealthy=["GPU-a"]))
+    bench.agents.inventory(an_inventory("agent-1", "GPU-a"))
+
+    assert not isinstance(bench.desk.filter(FilterPod(pod=a_pod("p"), nodes=["agent-1"])), Placed)
+
+
 def test_a_heartbeat_with_an_unknown_inventory_asks_for_it(bench: Bench) -> None:
     """Its hash rides in every heartbeat."""
     an_agents_node(bench)

@@ -66,17 +66,17 @@ def _listed(text: str, what: str) -> list[Any]:
 def _device(at: int, raw: object, word: str) -> Device:
     card = _keys(at, raw)
     name = _text(card, "id", at)
-    if not name or SEPARATORS & set(name):
-        raise MalformedInventory(f"card {at} has the id {name!r}: it must not be empty nor hold any of , : ;")
+    if not name or SEPARATORS & set(name) or " " in name or not name.isprintable():
+        raise MalformedInventory(f"card {at} has the id {name!r}: it must not be empty nor hold any of , : ; or a blank")
     return Device(
         id=name,
         vendor=word,
-        index=_number(card, "index", at, lowest=0, highest=INT64_MAX),
+        index=_number(card, "index", at, highest=INT64_MAX),
         slots=_number(card, "count", at),
         memory=_number(card, "devmem", at),
         cores=_number(card, "devcore", at),
         model=_text(card, "type", at),
-        numa=_number(card, "numa", at, highest=INT64_MAX),
+        numa=_number(card, "numa", at, lowest=-INT32_MAX - 1, highest=INT64_MAX),
         mode=_text(card, "mode", at),
         healthy=_of_type(card, "health", at, bool, default=False),
         mig_profiles=tuple(_profile(at, p) for p in _of_type(card, "migprofiles", at, list, default=[])),
@@ -97,7 +97,7 @@ def _profile(at: int, raw: object) -> MigProfile:
 
 def _placement(at: int, raw: object) -> Placement:
     placement = _keys(at, raw)
-    return Placement(_number(placement, "start", at, lowest=0), _number(placement, "size", at, lowest=0))
+    return Placement(_number(placement, "start", at), _number(placement, "size", at))
 
 
 def _keys(at: int, raw: object) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _text(card: dict[str, Any], key: str, at: int) -> str:
     return text
 
 
-def _number(card: dict[str, Any], key: str, at: int, *, lowest: int = -INT32_MAX - 1, highest: int = INT32_MAX) -> int:
+def _number(card: dict[str, Any], key: str, at: int, *, lowest: int = 0, highest: int = INT32_MAX) -> int:
     number: int = _of_type(card, key, at, int, default=0)
     if not lowest <= number <= highest:
         raise MalformedInventory(f"card {at} has {key} {number}, which is not from {lowest} to {highest}")

@@ -52,13 +52,13 @@ class Agents:
 
     def heartbeat(self, beat: Heartbeat) -> bool:
         """Take note that an agent lives; say whether its inventory must be asked for."""
-        nodes, fleet = self._world.nodes, self._world.fleet
-        known = nodes.known(beat.node)
-        before = known.unhealthy if known is not None else frozenset()
+        nodes = self._world.nodes
+        before = nodes.unhealthy(beat.node)
         self.note(nodes.heard(beat, self._clock.monotonic()))
-        if known is not None and known.unhealthy != before:
-            fleet.set_unhealthy(beat.node, known.unhealthy)
-            data: dict[str, object] = {"unhealthy": sorted(known.unhealthy)}
+        after = nodes.unhealthy(beat.node)
+        if after != before:
+            self._world.fleet.set_unhealthy(beat.node, after)
+            data: dict[str, object] = {"unhealthy": sorted(after)}
             self._world.duty.tell(Fact(kind="health.changed", subject=beat.node, data=data))
             self._world.duty.registered(beat.node)
         return not nodes.is_inventory_current(beat)
@@ -96,6 +96,7 @@ class Agents:
         for change in changes:
             self._note(change)
         for node in dict.fromkeys(change.node for change in changes):
+            self._world.fleet.set_unhealthy(node, self._world.nodes.unhealthy(node))
             at = self._world.nodes.devices(node)
             self._world.apply(*recount(self._world.ledger.on_node(node), at))
             drifting = self._world.fleet.drift(node)

@@ -87,6 +87,14 @@ class Nodes:
         known = self._known.get(name)
         return tuple(d for claim in known.claims.values() for d in claim.devices) if known else ()
 
+    def unhealthy(self, name: str) -> frozenset[str]:
+        """Return the cards that the node's agent calls unhealthy, of those that it serves."""
+        known = self._known.get(name)
+        if known is None or not known.unhealthy:
+            return frozenset()
+        served = (claim for claim in known.claims.values() if claim.source is Source.AGENT)
+        return known.unhealthy & {device.id for claim in served for device in claim.devices}
+
     def saw(self, node: Node, now: float) -> tuple[Change, ...]:
         """Take note of a node; return what changed about its cards."""
         name = node.metadata.name
