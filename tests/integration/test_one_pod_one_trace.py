@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from hami_kit import bus as buses
 from hami_kit import traces
-from hami_kit.telemetry import TRACEPARENT_ANNOTATION
+from hami_kit.bus import BusSettings
+from hami_kit.settings import CommonSettings
+from hami_kit.telemetry import TRACEPARENT_ANNOTATION, Telemetry
 from hami_kit.traces import Branch, TraceUnavailable
 from hami_testkit.stack import Agent, Plan, Stack, stack
 
@@ -106,6 +109,21 @@ async def test_a_pods_way_is_one_trace_without_a_gap(system: Stack) -> None:
     assert ["webhook"] == [root.name for root in traces.tree(spans)]
     assert {"hami-webhook", "hami-extender", "hami-allocator", "hami-node-agent"} == {s["service"] for s in spans}
     assert ["Allocate"] == [s["operationName"] for s in spans if s["operationName"] == "Allocate"]
+
+
+async def test_what_integrations_hear_of_a_pod_names_its_trace(system: Stack) -> None:
+    """CloudEvents carry the traceparent that the webhook wrote, not another."""
+    pod = await run_pod(system, a_pod("heard", "main"))
+    written = pod["metadata"]["annotations"][TRACEPARENT_ANNOTATION]
+    settings = BusSettings.of(CommonSettings(nats_url=system.at.nats))
+    async with buses.connect(settings, name="test", telemetry=Telemetry()) as bus, asyncio.timeout(DEADLINE):
+        told: dict[str, str] = {}
+        while not told.keys() >= {"io.hami.reserved.v1", "io.hami.bound.v1", "io.hami.active.v1"}:
+            events = await bus.recent_events(limit=100)
+            told = {event.type: event.traceparent for event in events if event.subject == "default/heard"}
+            await asyncio.sleep(0.02)
+
+    assert {written} == set(told.values())
 
 
 async def test_two_containers_have_two_allocates_in_the_pods_one_trace(system: Stack) -> None:

@@ -78,7 +78,7 @@ ECHO = Starlette(routes=[Route("/", an_echo, methods=["POST"])])
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
-async def test_of_a_long_body_no_more_is_kept_than_shows_that_it_is_too_long(chunked: bool) -> None:  # noqa: FBT001
+async def test_of_a_long_body_no_more_is_kept_than_shows_that_it_is_too_long(chunked: bool) -> None:
     """Nobody fills our memory: one byte beyond the limit is all that the service gets to see."""
 
     async def pieces() -> AsyncIterator[bytes]:

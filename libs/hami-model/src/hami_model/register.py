@@ -67,7 +67,9 @@ def _device(at: int, raw: object, word: str) -> Device:
     card = _keys(at, raw)
     name = _text(card, "id", at)
     if not name or SEPARATORS & set(name) or " " in name or not name.isprintable():
-        raise MalformedInventory(f"card {at} has the id {name!r}: it must not be empty nor hold any of , : ; or a blank")
+        raise MalformedInventory(
+            f"card {at} has the id {name!r}: it must not be empty nor hold any of , : ; or a blank"
+        )
     return Device(
         id=name,
         vendor=word,

@@ -14,7 +14,7 @@ from hami_model.life import Bound, Confirmed, Entry
 from hami_model.observe import recount
 from hami_model.register import check_devices
 
-from hami_allocator.facts import Fact
+from hami_allocator.facts import Fact, about
 from hami_allocator.nodes import Change
 from hami_allocator.registration import Claim, Source
 from hami_allocator.world import World
@@ -70,8 +70,7 @@ class Agents:
             return Refused(error=f"pod {word.pod} holds nothing on node {word.node}")
         strange = _not_granted(entry, word.container, word.devices)
         if strange:
-            data: dict[str, object] = {"node": word.node, "container": word.container, "devices": strange}
-            self._world.duty.tell(Fact(kind="drift", subject=str(word.pod), uid=word.pod.uid, data=data))
+            self._world.duty.tell(about(entry.pod, "drift", node=word.node, container=word.container, devices=strange))
             return Refused(error=f"container {word.container} of pod {word.pod} was not given {', '.join(strange)}")
         if word.complete:
             at = self._clock.monotonic()
@@ -82,8 +81,12 @@ class Agents:
 
     def refuse(self, word: Refuse) -> NodeAnswer:
         """Take note that an agent turned a container away; the kubelet ends the pod, and that frees its devices."""
-        subject, uid = (str(word.pod), word.pod.uid) if word.pod is not None else (word.node, "")
         data: dict[str, object] = {"node": word.node, "container": word.container, "refused": word.why}
+        entry = self._world.ledger.entry(word.pod.uid) if word.pod is not None else None
+        if entry is not None:
+            self._world.duty.tell(about(entry.pod, "rejected", **data))
+            return Done()
+        subject, uid = (str(word.pod), word.pod.uid) if word.pod is not None else (word.node, "")
         self._world.duty.tell(Fact(kind="rejected", subject=subject, uid=uid, data=data))
         return Done()
 

@@ -10,7 +10,7 @@ from hami_kit.bus import Bus
 from hami_kit.clock import Clock
 from hami_kit.errors import BoundaryError
 from hami_kit.kube import Kube
-from hami_kit.telemetry import Metrics, parent_of_uid
+from hami_kit.telemetry import Metrics
 from prometheus_client import Counter
 
 from hami_allocator.facts import Fact, PodNews, cloud_event
@@ -41,12 +41,7 @@ class Announcer:
         """Tell integrations: into the bus' outbox."""
         self._told.labels(fact.kind).inc()
         self._number += 1
-        traceparent = parent_of_uid(fact.uid) if fact.uid else ""
-        self._bus.emit(
-            cloud_event(
-                fact, number=self._number, source=self._identity, now=self._clock.now(), traceparent=traceparent
-            )
-        )
+        self._bus.emit(cloud_event(fact, number=self._number, source=self._identity, now=self._clock.now()))
 
     def news(self, news: PodNews) -> None:
         """Tell people who look at the pod, soon."""

@@ -29,7 +29,7 @@ from hami_model.policies import for_pod
 from hami_model.request import PodDemand, asks_for_devices
 from msgspec import Struct
 
-from hami_allocator.facts import Fact, PodNews, placed_message, unplaced_messages
+from hami_allocator.facts import Fact, PodNews, about, placed_message, unplaced_messages
 from hami_allocator.world import World
 
 
@@ -168,7 +168,7 @@ class Desk:
 
     def _refuse(self, pod: Pod, error: str, *, news: str = "") -> Refused:
         ref = PodRef.of(pod)
-        self._world.duty.tell(Fact(kind="malformed", subject=str(ref), uid=ref.uid, data={"error": error}))
+        self._world.duty.tell(about(pod, "malformed", error=error))
         self._world.duty.news(PodNews(pod=ref, reason="FilteringFailed", write=lambda: (news or error,), warning=True))
         return Refused(error=error)
 
@@ -183,8 +183,8 @@ class Desk:
             return unplaced_messages(nodes, unfit.reasons)
 
         ref = PodRef.of(pod)
-        counts: dict[str, object] = {text: len(at) for text, at in unfit.reasons.items()}
-        self._world.duty.tell(Fact(kind="rejected", subject=str(ref), uid=ref.uid, data={"reasons": counts}))
+        counts = {text: len(at) for text, at in unfit.reasons.items()}
+        self._world.duty.tell(about(pod, "rejected", reasons=counts))
         self._world.duty.news(PodNews(pod=ref, reason="FilteringFailed", write=write, warning=True))
 
 

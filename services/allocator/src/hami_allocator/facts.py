@@ -6,8 +6,9 @@ One rule: nothing here is read back for a decision. The texts are HAMi's (schedu
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from hami_kit.telemetry import parent_of_pod, parent_of_uid
 from hami_model.bus.events import CloudEvent
-from hami_model.objects import PodRef
+from hami_model.objects import Pod, PodRef
 from hami_model.reason import Reason
 from msgspec import Struct
 
@@ -22,7 +23,14 @@ class Fact(Struct, frozen=True, kw_only=True):
     subject: str
     data: dict[str, object] = {}
     uid: str = ""
-    """The pod's uid, from which its trace is found."""
+    """The pod's uid, from which its trace is found where ``traceparent`` is not known."""
+    traceparent: str = ""
+
+
+def about(pod: Pod, kind: str, **data: object) -> Fact:
+    """Return a fact about a pod, in the pod's own trace."""
+    ref = PodRef.of(pod)
+    return Fact(kind=kind, subject=str(ref), uid=ref.uid, traceparent=parent_of_pod(pod) or "", data=data)
 
 
 class PodNews(Struct, frozen=True, kw_only=True):
@@ -39,7 +47,7 @@ def rfc3339(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def cloud_event(fact: Fact, *, number: int, source: str, now: float, traceparent: str = "") -> CloudEvent:
+def cloud_event(fact: Fact, *, number: int, source: str, now: float) -> CloudEvent:
     """Wrap a fact in its envelope; source and number together name it for good."""
     return CloudEvent(
         id=f"{source}-{number}",
@@ -47,7 +55,7 @@ def cloud_event(fact: Fact, *, number: int, source: str, now: float, traceparent
         type=f"io.hami.{fact.kind}.v1",
         time=rfc3339(now),
         subject=fact.subject,
-        traceparent=traceparent,
+        traceparent=fact.traceparent or (parent_of_uid(fact.uid) if fact.uid else ""),
         data={**fact.data, "uid": fact.uid} if fact.uid else fact.data,
     )
 

@@ -20,7 +20,7 @@ from hami_model.life import (
 
 from hami_allocator.announcer import Announcer
 from hami_allocator.confirm import Confirmer
-from hami_allocator.facts import Fact, PodNews
+from hami_allocator.facts import Fact, PodNews, about
 from hami_allocator.fleet_metrics import UNCONFIRMED_AFTER
 from hami_allocator.means import Means
 from hami_allocator.registrar import Registrar
@@ -117,9 +117,7 @@ class Leader:
         entry = self._world.ledger.entry(uid)
         if entry is None or entry.state is not State.BOUND:
             return
-        pod = entry.allocation.pod
-        data: dict[str, object] = {"node": entry.node, "seconds": UNCONFIRMED_AFTER}
-        self.tell(Fact(kind="unconfirmed", subject=str(pod), uid=uid, data=data))
+        self.tell(about(entry.pod, "unconfirmed", node=entry.node, seconds=UNCONFIRMED_AFTER))
         self._open_lock(uid)
 
     # What it starts
@@ -129,9 +127,7 @@ class Leader:
             self._tasks.create_task(self._means.locks.open(uid), name=f"open lock of {uid}")
 
     def _tell_step(self, kind: str, entry: Entry, **more: object) -> None:
-        pod = entry.allocation.pod
-        data = {"node": entry.node, "devices": _devices(entry), **more}
-        self.tell(Fact(kind=kind, subject=str(pod), uid=pod.uid, data=data))
+        self.tell(about(entry.pod, kind, node=entry.node, devices=_devices(entry), **more))
 
 
 def _devices(entry: Entry) -> dict[str, object]:

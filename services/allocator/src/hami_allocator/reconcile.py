@@ -4,7 +4,7 @@ One rule: Kubernetes is the durable truth, and a list replaces what was known. L
 that a filter never waits behind one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from hami_kit.clock import Clock
@@ -17,7 +17,7 @@ from hami_model.objects import Node, Pod, PodRef, ResourceQuota
 from hami_model.observe import Doubtful, Malformed, Notice, Unaccounted, gone, has_ended, missing, observe
 
 from hami_allocator.agents import Agents
-from hami_allocator.facts import Fact
+from hami_allocator.facts import Fact, about
 from hami_allocator.world import World
 from hami_allocator.writer import Writer
 
@@ -70,7 +70,7 @@ class Reconcile:
         sight = observe(entry, pod, self._world.catalog, self._world.nodes.devices, at=self._clock.monotonic())
         self._world.apply(*sight.events)
         for notice in sight.notices:
-            self._complain(uid, notice)
+            self._complain(pod, notice)
         if has_ended(pod):
             self.complaints.pop(uid, None)
 
@@ -88,8 +88,7 @@ class Reconcile:
             del self.complaints[uid]
         sight = missing(self._world.ledger.entries, pods)
         self._apply(sight.events)
-        for notice in sight.notices:
-            self._complain("", notice)
+        self._look_again(sight.notices)
 
     def _apply(self, events: Sequence[Event]) -> None:
         """Apply events; the end of a deleted pod whose containers its agent still sees waits for them, for a while."""
@@ -109,17 +108,20 @@ class Reconcile:
                 del self._lingering[uid]
                 self._world.apply(event)
 
-    def _complain(self, uid: str, notice: Notice) -> None:
+    def _complain(self, pod: Pod, notice: Notice) -> None:
         """Tell a complaint once, however often the watch shows the pod."""
         if isinstance(notice, Doubtful):
+            self._look_again([notice])
+        elif self.complaints.get(pod.metadata.uid) != notice:
+            self.complaints[pod.metadata.uid] = notice
+            self._world.duty.tell(_fact(notice, pod))
+
+    def _look_again(self, notices: Iterable[Notice]) -> None:
+        """Have pods read once more that were bound when last seen and are in doubt now."""
+        for notice in notices:
             entry = self._world.ledger.entry(notice.pod.uid)
             if entry is not None and entry.state is State.BOUND:
                 self.doubtful.append(notice.pod)
-            return
-        if self.complaints.get(uid) == notice:
-            return
-        self.complaints[uid] = notice
-        self._world.duty.tell(_fact(notice, uid))
 
     # Nodes
 
@@ -217,9 +219,7 @@ def asks_for_any(pod: Pod, names: frozenset[str]) -> bool:
     )
 
 
-def _fact(notice: Malformed | Unaccounted, uid: str) -> Fact:
-    subject = str(notice.pod)
+def _fact(notice: Malformed | Unaccounted, pod: Pod) -> Fact:
     if isinstance(notice, Unaccounted):
-        data: dict[str, object] = {"node": notice.node, "vendors": list(notice.vendors)}
-        return Fact(kind="unaccounted", subject=subject, uid=uid, data=data)
-    return Fact(kind="malformed", subject=subject, uid=uid, data={"node": notice.node, "error": notice.why})
+        return about(pod, "unaccounted", node=notice.node, vendors=list(notice.vendors))
+    return about(pod, "malformed", node=notice.node, error=notice.why)
