@@ -6,8 +6,19 @@ from typing import Annotated, Literal
 import pytest
 from hami_kit.bus import BusSettings, connect
 from hami_kit.errors import SettingsError
-from hami_kit.setting_values import read_address, read_duration
-from hami_kit.settings import Address, CommonSettings, Duration, Help, ServerSettings, Setting, load, load_device_config
+from hami_kit.setting_values import read_address, read_duration, written
+from hami_kit.settings import (
+    Address,
+    CommonSettings,
+    Duration,
+    Help,
+    ObjectName,
+    ServerSettings,
+    Setting,
+    Timeout,
+    load,
+    load_device_config,
+)
 from hami_kit.telemetry import Telemetry, setup
 from hami_model import config
 from hypothesis import given
@@ -17,9 +28,10 @@ from hypothesis import strategies as st
 class Settings(ServerSettings, frozen=True, kw_only=True):
     """hami-test: a service that is not there."""
 
-    node_name: Annotated[str, Setting("its node")]
+    node_name: Annotated[ObjectName, Setting("its node")]
     kubeconfig: Annotated[str, Setting("absent: in-cluster", env="KUBECONFIG")] = ""
-    bind_timeout: Annotated[Duration, Setting("how long one bind may take")] = Duration(28.0)
+    bind_timeout: Annotated[Timeout, Setting("how long one bind may take")] = Timeout(28.0)
+    lease_time: Annotated[Duration, Setting("how long")] = Duration(0.0)
     force: Annotated[bool, Setting("whether")] = True
     replicas: Annotated[int, Setting("how many")] = 1
     share: Annotated[float, Setting("how much")] = 0.5
@@ -83,9 +95,16 @@ def test_a_flag_wins_over_its_variable() -> None:
         ("HAMI_BIND_TIMEOUT", "28", 'HAMI_BIND_TIMEOUT: "28" is no duration; write it as Go does, such as 28s, 5m'),
         ("HAMI_BIND_TIMEOUT", "-1s", 'HAMI_BIND_TIMEOUT: "-1s" is no duration'),
         ("HAMI_BIND_TIMEOUT", "1s 2m", 'HAMI_BIND_TIMEOUT: "1s 2m" is no duration'),
+        ("HAMI_BIND_TIMEOUT", "٣s", 'HAMI_BIND_TIMEOUT: "٣s" is no duration'),
+        ("HAMI_BIND_TIMEOUT", "2562048h", 'HAMI_BIND_TIMEOUT: "2562048h" is no duration'),
+        ("HAMI_BIND_TIMEOUT", "0", 'HAMI_BIND_TIMEOUT: "0" leaves no time at all; write one such as 28s'),
+        ("HAMI_BIND_TIMEOUT", "0h0s", 'HAMI_BIND_TIMEOUT: "0h0s" leaves no time at all'),
+        ("HAMI_LISTEN", "http://h:80", 'HAMI_LISTEN: "http://h:80" is no address; write host:port'),
         ("HAMI_LISTEN", "8080", 'HAMI_LISTEN: "8080" is no address; write host:port'),
         ("HAMI_LISTEN", "h:99999", 'HAMI_LISTEN: "h:99999" is no address'),
-        ("HAMI_LISTEN", "::1:80", 'HAMI_LISTEN: "::1:80" is no address; write an IPv6 host in brackets'),
+        ("HAMI_LISTEN", "::1:80", 'HAMI_LISTEN: "::1:80" is no address; write host:port, an IPv6 host in brackets'),
+        ("HAMI_NODE_NAME", "a/b", 'HAMI_NODE_NAME: "a/b" is no name of a Kubernetes object; write one such as node-1'),
+        ("OTEL_TRACES_EXPORTER", "zipkin", 'OTEL_TRACES_EXPORTER: "zipkin" is not known; write one of otlp, none'),
         ("HAMI_FORCE", "maybe", 'HAMI_FORCE: "maybe" is neither true nor false'),
         ("HAMI_REPLICAS", "two", 'HAMI_REPLICAS: "two" is no whole number'),
         ("HAMI_SHARE", "nan", 'HAMI_SHARE: "nan" is no number'),
@@ -134,7 +153,8 @@ def test_help_lists_every_flag_with_its_variable() -> None:
 
     text = str(caught.value)
     assert text.startswith("hami-test: a service that is not there.")
-    assert ("--bind-timeout" in text, "HAMI_BIND_TIMEOUT" in text, "(default 28.0)" in text) == (True, True, True)
+    assert ("--bind-timeout" in text, "HAMI_BIND_TIMEOUT" in text, "(default 28s)" in text) == (True, True, True)
+    assert ("(default true)" in text, "(default 0s)" in text) == (True, True)
 
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
@@ -143,6 +163,12 @@ def test_durations_add_up(hours: int, minutes: int, seconds: int, millis: int) -
     read_back = read_duration(f"{hours}h{minutes}m{seconds}s{millis}ms")
 
     assert read_back == pytest.approx(3600 * hours + 60 * minutes + seconds + millis / 1000)
+
+
+@given(st.integers(0, 10**9))
+def test_a_duration_is_shown_as_it_could_have_been_written(millis: int) -> None:
+    """``--help`` says 1m30s, not 90.0."""
+    assert read_duration(written(Duration, Duration(millis / 1000))) == pytest.approx(millis / 1000)
 
 
 @given(st.text(max_size=12))

@@ -17,8 +17,17 @@ from hami_kit.errors import SettingsError
 Duration = NewType("Duration", float)
 """Seconds; written as Go does: ``28s``, ``5m``, ``1m30s``, ``250ms``."""
 
+Timeout = NewType("Timeout", float)
+"""A duration that leaves some time."""
+
+ObjectName = NewType("ObjectName", str)
+"""What Kubernetes takes for a name: a DNS subdomain."""
+
+_LONGEST = 2**63 / 1e9
+"""Seconds that a duration of Go can hold: 292 years."""
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
 _FALSE = frozenset({"0", "f", "false", "no", "off"})
 
@@ -39,9 +48,25 @@ def read_duration(text: str) -> Duration:
     if body == "0":
         return Duration(0.0)
     parts = _PART.findall(body)
-    if not parts or "".join(number + unit for number, unit in parts) != body:
+    seconds = math.fsum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not parts or "".join(number + unit for number, unit in parts) != body or seconds >= _LONGEST:
         raise ValueError("is no duration; write it as Go does, such as 28s, 5m or 1m30s")
-    return Duration(math.fsum(float(number) * _UNITS[unit] for number, unit in parts))
+    return Duration(seconds)
+
+
+def read_timeout(text: str) -> Timeout:
+    """Read a duration above zero; raise ValueError."""
+    seconds = read_duration(text)
+    if not seconds:
+        raise ValueError("leaves no time at all; write one such as 28s")
+    return Timeout(seconds)
+
+
+def read_object_name(text: str) -> ObjectName:
+    """Read the name of a node or a namespace; raise ValueError."""
+    if not _OBJECT_NAME.fullmatch(text):
+        raise ValueError("is no name of a Kubernetes object; write one such as node-1")
+    return ObjectName(text)
 
 
 def read_address(text: str) -> Address:
@@ -50,7 +75,7 @@ def read_address(text: str) -> Address:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError("is no address; write an IPv6 host in brackets, such as [::1]:8443")
+        raise ValueError("is no address; write host:port, an IPv6 host in brackets, such as [::1]:8443")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("is no address; write host:port with a port up to 65535, such as 0.0.0.0:8443")
     return Address(host or "0.0.0.0", int(port))
@@ -88,6 +113,8 @@ _READERS: dict[Any, Callable[[str], Any]] = {
     float: _read_float,
     Path: Path,
     Duration: read_duration,
+    Timeout: read_timeout,
+    ObjectName: read_object_name,
     Address: read_address,
 }
 
@@ -98,6 +125,18 @@ def read_value(kind: Any, text: str, where: str) -> Any:
         return _reader(kind)(text)
     except ValueError as e:
         raise SettingsError(where, f'"{text}" {e}') from None
+
+
+def written(kind: Any, value: Any) -> str:
+    """Write a value as it could have been given: durations as Go does, words in lower case."""
+    if kind is bool:
+        return str(value).lower()
+    if kind not in (Duration, Timeout):
+        return str(value)
+    minutes, seconds = divmod(value, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    parts = (f"{hours}h" * bool(hours), f"{minutes}m" * bool(minutes), f"{round(seconds, 9):g}s" * bool(seconds))
+    return "".join(parts) or "0s"
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:

@@ -7,7 +7,7 @@ names another variable. A flag wins over the variable; an empty variable counts 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 import yaml
@@ -17,9 +17,20 @@ from hami_model.errors import DomainError
 from msgspec import Struct
 
 from hami_kit.errors import SettingsError
-from hami_kit.setting_values import Address, Duration, read_value
+from hami_kit.setting_values import Address, Duration, ObjectName, Timeout, read_value, written
 
-__all__ = ["Address", "CommonSettings", "Duration", "Help", "ServerSettings", "Setting", "load", "load_device_config"]
+__all__ = [
+    "Address",
+    "CommonSettings",
+    "Duration",
+    "Help",
+    "ObjectName",
+    "ServerSettings",
+    "Setting",
+    "Timeout",
+    "load",
+    "load_device_config",
+]
 
 S = TypeVar("S", bound=Struct)
 
@@ -44,7 +55,9 @@ class CommonSettings(Struct, frozen=True, kw_only=True):
     otel_traces_endpoint: Annotated[
         str, Setting("the same, for traces alone", env="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     ] = ""
-    otel_traces_exporter: Annotated[str, Setting("otlp or none", env="OTEL_TRACES_EXPORTER")] = "otlp"
+    otel_traces_exporter: Annotated[Literal["otlp", "none"], Setting("otlp or none", env="OTEL_TRACES_EXPORTER")] = (
+        "otlp"
+    )
     otel_disabled: Annotated[bool, Setting("true: no traces at all", env="OTEL_SDK_DISABLED")] = False
     otel_service_name: Annotated[str, Setting("name in the traces", env="OTEL_SERVICE_NAME")] = ""
 
@@ -141,7 +154,8 @@ def _next_value(field: _Field, rest: list[str]) -> str:
 def _help(title: str, fields: Sequence[_Field]) -> str:
     lines = [title, "", "Each flag is also an environment variable; the flag wins.", ""]
     for field in sorted(fields, key=lambda f: f.flag):
-        default = "" if field.default in (msgspec.NODEFAULT, None, "") else f" (default {field.default})"
+        absent = field.default in (msgspec.NODEFAULT, None, "")
+        default = "" if absent else f" (default {written(field.type, field.default)})"
         lines.append(f"  {field.flag:<38} {field.variable:<38} {field.setting.help}{default}")
     return "\n".join(lines)
 

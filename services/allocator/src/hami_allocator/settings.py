@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from hami_kit.errors import SettingsError
-from hami_kit.settings import Address, CommonSettings, Duration, Setting
+from hami_kit.settings import Address, CommonSettings, ObjectName, Setting, Timeout
 
 
 class AllocatorSettings(CommonSettings, frozen=True, kw_only=True):
@@ -22,10 +22,10 @@ class AllocatorSettings(CommonSettings, frozen=True, kw_only=True):
     node_label_selector: Annotated[str, Setting("k=v,k=v: only these nodes take part")] = ""
     enable_ascend: Annotated[bool, Setting("whether Ascend takes part")] = True
     enable_iluvatar: Annotated[bool, Setting("whether Iluvatar takes part")] = True
-    reservation_timeout: Annotated[Duration, Setting("how long a filter's answer stays reserved")] = Duration(60.0)
-    bind_timeout: Annotated[Duration, Setting("how long one bind may take")] = Duration(28.0)
-    node_lock_timeout: Annotated[Duration, Setting("when a node lock is taken as abandoned")] = Duration(300.0)
-    lease_namespace: Annotated[str, Setting("where the Lease hami-allocator lives")] = "kube-system"
+    reservation_timeout: Annotated[Timeout, Setting("how long a filter's answer stays reserved")] = Timeout(60.0)
+    bind_timeout: Annotated[Timeout, Setting("how long one bind may take")] = Timeout(28.0)
+    node_lock_timeout: Annotated[Timeout, Setting("when a node lock is taken as abandoned")] = Timeout(300.0)
+    lease_namespace: Annotated[ObjectName, Setting("where the Lease hami-allocator lives")] = ObjectName("kube-system")
     legacy_metrics: Annotated[bool, Setting("HAMi's old metric names too")] = False
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from hami_kit.errors import SettingsError
-from hami_kit.settings import Address, Duration, ServerSettings, Setting
+from hami_kit.settings import Address, ServerSettings, Setting, Timeout
 
 
 class ExtenderSettings(ServerSettings, frozen=True, kw_only=True):
@@ -17,7 +17,7 @@ class ExtenderSettings(ServerSettings, frozen=True, kw_only=True):
     device_config: Annotated[Path | None, Setting("HAMi's device-config.yaml; absent: the chart's defaults")] = None
     enable_ascend: Annotated[bool, Setting("whether Ascend takes part")] = True
     enable_iluvatar: Annotated[bool, Setting("whether Iluvatar takes part")] = True
-    bind_timeout: Annotated[Duration, Setting("how long one bind may take; the allocator's own")] = Duration(28.0)
+    bind_timeout: Annotated[Timeout, Setting("how long one bind may take; the allocator's own")] = Timeout(28.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from hami_kit.settings import Address, CommonSettings, Setting
+from hami_kit.settings import Address, CommonSettings, ObjectName, Setting
 
 
 class Settings(CommonSettings, frozen=True, kw_only=True):
-    """Serves the cards of one node to its kubelet, and tells the allocator what it serves."""
+    """hami-node-agent: serves the cards of one node to its kubelet, and tells the allocator what it serves."""
 
-    node_name: Annotated[str, Setting("name of the own node in Kubernetes")]
+    node_name: Annotated[ObjectName, Setting("name of the own node in Kubernetes")]
     kubeconfig: Annotated[str, Setting("absent: the pod's own account", env="KUBECONFIG")] = ""
     device_config: Annotated[Path | None, Setting("HAMi's device-config.yaml; absent: the chart's defaults")] = None
     hook_path: Annotated[Path, Setting("host folder that has vgpu/ with the library")] = Path("/usr/local")
