@@ -1,7 +1,9 @@
 """The node's cards and where they come from."""
 
 import asyncio
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hami_model.device import Device
@@ -73,8 +75,43 @@ async def test_a_file_that_is_no_list_of_cards_says_where(tmp_path: Path, text: 
     path = tmp_path / "cards.yaml"
     path.write_text(text)
 
-    with pytest.raises(ValueError, match=r"cards\.yaml is no list of cards"):
+    with pytest.raises(ValueError, match=r"cards\.yaml is no list of cards") as raised:
         await SimulatedProbe(path).look()
+
+    assert "\n" not in str(raised.value)
+
+
+CARD = {"id": "GPU-a", "vendor": "NVIDIA", "type": "A", "count": 2, "devmem": 100}
+BAD_CARDS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "one card twice": ([CARD, CARD], "card GPU-a is published twice"),
+    "negative memory": ([CARD, {**CARD, "id": "GPU-b", "devmem": -1}], "card 1 has devmem -1, which is not from 0"),
+    "memory in bytes": ([{**CARD, "devmem": 2**36}], f"card 0 has devmem {2**36}"),
+    "negative index": ([{**CARD, "index": -1}], "card 0 has index -1"),
+    "no id": ([{**CARD, "id": ""}], "card 0 has the id ''"),
+    "an id with a comma": ([{**CARD, "id": "a,b"}], "it must not be empty nor hold any of , : ;"),
+}
+
+
+@pytest.mark.parametrize(("cards", "why"), BAD_CARDS.values(), ids=BAD_CARDS)
+async def test_cards_that_no_node_could_publish_are_named(
+    tmp_path: Path, cards: list[dict[str, Any]], why: str
+) -> None:
+    """The allocator would refuse them later; here the file, the card and the field are in one sentence."""
+    path = tmp_path / "cards.yaml"
+    path.write_text(json.dumps(cards))
+
+    with pytest.raises(ValueError, match=r"cards\.yaml describes cards that cannot be: ") as raised:
+        await SimulatedProbe(path).look()
+
+    assert why in str(raised.value)
+
+
+async def test_two_vendors_number_their_cards_alike(tmp_path: Path) -> None:
+    """A card is known by its vendor and its id."""
+    path = tmp_path / "cards.yaml"
+    path.write_text(json.dumps([CARD, {**CARD, "vendor": "MLU"}]))
+
+    assert ["NVIDIA", "MLU"] == [card.vendor for card in await SimulatedProbe(path).look()]
 
 
 def test_a_digest_names_content_not_order() -> None:

@@ -79,7 +79,8 @@ def test_a_license_and_a_versioned_library_are_mounted_where_they_are(tmp_path: 
     home = tmp_path / "vgpu"
     home.mkdir()
     (home / "license").touch()
-    (home / "libvgpu.so.v2.10.0").touch()
+    for version in ("v2.9.0", "v2.10.0", "v2.10.0-rc1"):  # an upgrade leaves the older ones
+        (home / f"libvgpu.so.{version}").touch()
 
     mounts = hami_core(HamiCore(hook_path=tmp_path))(RECEIVER, TWO_CARDS).mounts
 

@@ -195,12 +195,21 @@ async def test_an_agent_without_nats_serves_and_tells_later(place: Place) -> Non
         ({"HAMI_NODE_NAME": "n1"}, 'HAMI_PROBES: "nvml" is not available in this build'),
         ({"HAMI_NODE_NAME": "n1", "HAMI_PROBES": "sim:/nowhere.yaml"}, "HAMI_PROBES: /nowhere.yaml cannot be read"),
         ({"HAMI_PROBES": "sim:/nowhere.yaml"}, "HAMI_NODE_NAME"),
+        ({"HAMI_NODE_NAME": "a/b"}, 'HAMI_NODE_NAME: "a/b" is no name of a Kubernetes object'),
+        (
+            {"HAMI_NODE_NAME": "n1", "HAMI_PROBES": "sim:{cards}", "HAMI_HOOK_PATH": "/proc/none"},
+            'HAMI_HOOK_PATH: "/proc/none/vgpu/agent" cannot be written to (No such file or directory); name the folder',
+        ),
     ],
 )
-def test_a_setting_that_cannot_be_used_ends_the_start_with_a_sentence(given: dict[str, str], sentence: str) -> None:
+def test_a_setting_that_cannot_be_used_ends_the_start_with_a_sentence(
+    tmp_path: Path, given: dict[str, str], sentence: str
+) -> None:
     """Exit code 2, one line, nothing else."""
+    cards = tmp_path / "cards.yaml"
+    cards.write_text(CARDS)
     command = [sys.executable, "-m", "hami_node_agent"]
-    env = {"PATH": os.environ["PATH"], **given}
+    env = {"PATH": os.environ["PATH"], **{name: value.format(cards=cards) for name, value in given.items()}}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
 
     assert ended.returncode == 2

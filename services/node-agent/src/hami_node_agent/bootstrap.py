@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import uuid
+from tempfile import NamedTemporaryFile
 
 from hami_kit import bus as buses
 from hami_kit import telemetry as telemetries
@@ -121,7 +122,17 @@ class ApiReader:
 
 
 def prepare(settings: Settings) -> None:
-    """Make the folder that all containers share; where the node does not allow it, its runtime makes it."""
+    """Make our own folder, and the one that all containers share; where the node forbids that, its runtime makes it."""
+    home = Places(kubelet=settings.kubelet_dir, home=settings.hook_path / "vgpu").table.parent
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=home):
+            pass
+    except OSError as e:
+        raise SettingsError(
+            "HAMI_HOOK_PATH",
+            f'"{home}" cannot be written to ({e.strerror}); name the folder in which HAMi keeps vgpu/, mounted writable',
+        ) from e
     try:
         make_lock_dir(settings.lock_dir)
     except OSError as e:

@@ -3,6 +3,7 @@
 One rule: names, values and order are the contract with HAMi-core (``libvgpu.so`` and its monitor), not ours to choose.
 """
 
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -124,9 +125,18 @@ def make_lock_dir(folder: Path) -> None:
 
 
 def _library(home: Path) -> Path:
-    """Return the library on the host: the one with a version in its name, where the installer left one."""
-    versions = sorted(home.glob("libvgpu.so.*"), key=lambda path: path.name)
-    return versions[-1] if versions else home / "libvgpu.so"
+    """Return the library on the host: the newest with a version in its name, where the installer left one."""
+    return max(home.glob("libvgpu.so.*"), key=_age, default=home / "libvgpu.so")
+
+
+def _age(library: Path) -> tuple[list[int], bool, list[int]]:
+    """Order libraries by version as numbers, 2.10 above 2.9; a release stands above its candidates."""
+    release, _, candidate = library.name.removeprefix("libvgpu.so.").partition("-")
+    return _numbers(release), not candidate, _numbers(candidate)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"[0-9]+", text)]
 
 
 def _control_is_disabled(container: Container | None) -> bool:

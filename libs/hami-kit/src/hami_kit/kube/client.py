@@ -4,6 +4,7 @@ One rule: lists are quorum reads (no resourceVersion is sent), all pages belong 
 which object it means: by uid, and by resourceVersion where the caller saw one.
 """
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from hami_model.objects import Node, Pod, PodRef
 
-from hami_kit.errors import KubeConflict, KubeError, KubeInvalid
+from hami_kit.errors import KubeConflict, KubeError, KubeInvalid, KubeNotFound
 from hami_kit.kube import transport
 from hami_kit.kube.transport import Transport
 from hami_kit.kube.wire import MERGE_PATCH, Lease, Listed, Page
@@ -29,6 +30,9 @@ LIST_TIMEOUT = 60.0
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/pods"
 QUOTAS = "/api/v1/resourcequotas"
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""What Kubernetes takes for a name: a DNS subdomain."""
 
 _POD = msgspec.json.Decoder(Pod)
 _NODE = msgspec.json.Decoder(Node)
@@ -57,7 +61,7 @@ class Kube:
 
     async def get_node(self, name: str) -> Node:
         """Read a node."""
-        return _decode(_NODE.decode, await self.transport.call("GET", f"{NODES}/{name}"), name)
+        return _decode(_NODE.decode, await self.transport.call("GET", f"{NODES}/{_step(name)}"), name)
 
     async def list_pods(self, *, field_selector: str = "", label_selector: str = "") -> Listed[Pod]:
         """List pods; one that cannot be read is left out."""
@@ -132,7 +136,7 @@ class Kube:
         """Set or remove (None) annotations of a node."""
         body = {"metadata": _meta(annotations, None, resource_version)}
         return _decode(
-            _NODE.decode, await self.transport.call("PATCH", f"{NODES}/{name}", body=body, content=MERGE_PATCH), name
+            _NODE.decode, await self.transport.call("PATCH", f"{NODES}/{_step(name)}", body=body, content=MERGE_PATCH), name
         )
 
     async def create_event(self, pod: PodRef, *, type: str, reason: str, message: str, component: str) -> None:  # noqa: A002
@@ -157,13 +161,13 @@ class Kube:
             "lastTimestamp": now,
             "count": 1,
         }
-        await self.transport.call("POST", f"/api/v1/namespaces/{pod.namespace}/events", body=body)
+        await self.transport.call("POST", f"/api/v1/namespaces/{_step(pod.namespace)}/events", body=body)
 
     # Leases
 
     async def get_lease(self, namespace: str, name: str) -> Lease:
         """Read a Lease."""
-        answer = await self.transport.call("GET", f"{_lease_path(namespace)}/{name}", timeout=LEASE_TIMEOUT)
+        answer = await self.transport.call("GET", f"{_lease_path(namespace)}/{_step(name)}", timeout=LEASE_TIMEOUT)
         return _decode(_LEASE.decode, answer, name)
 
     async def create_lease(self, lease: Lease) -> Lease:
@@ -184,11 +188,18 @@ LEASE_TIMEOUT = 3.0
 
 
 def _pod_path(namespace: str, name: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods/{name}"
+    return f"/api/v1/namespaces/{_step(namespace)}/pods/{_step(name)}"
 
 
 def _lease_path(namespace: str) -> str:
-    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    return f"/apis/coordination.k8s.io/v1/namespaces/{_step(namespace)}/leases"
+
+
+def _step(name: str) -> str:
+    """Return a name as one step of a path; what can be no name is not there. Names come over the bus too."""
+    if not _NAME.fullmatch(name):
+        raise KubeNotFound(f'"{name}" not found: no object can be named so', status=404, reason="NotFound")
+    return name
 
 
 def _meta(

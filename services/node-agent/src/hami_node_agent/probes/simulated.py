@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 from hami_model.device import Device, MigProfile, Placement
+from hami_model.errors import MalformedInventory
+from hami_model.register import check_devices
 from msgspec import Struct, field
 
 
@@ -47,8 +49,14 @@ class SimulatedProbe:
         except OSError as e:
             raise ValueError(f"{self._path} cannot be read ({e.strerror}); name a file of cards") from e
         except (msgspec.DecodeError, ValueError) as e:
-            raise ValueError(f"{self._path} is no list of cards: {e}") from e
-        return tuple(_device(card) for card in cards)
+            raise ValueError(f"{self._path} is no list of cards: {' '.join(str(e).split())}") from e
+        devices = tuple(_device(card) for card in cards)
+        try:
+            for vendor in {device.vendor for device in devices}:
+                check_devices(device for device in devices if device.vendor == vendor)
+        except MalformedInventory as e:
+            raise ValueError(f"{self._path} describes cards that cannot be: {e}") from e
+        return devices
 
 
 def _device(card: _Card) -> Device:
