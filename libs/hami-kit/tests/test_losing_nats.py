@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hami_kit.bus import Bus, BusSettings, Endpoint, connect
 from hami_kit.bus.link import leave
-from hami_kit.errors import BoundaryError
+from hami_kit.errors import BoundaryError, SettingsError
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import BindAnswer, BindPod, Done, Leading
@@ -58,6 +58,27 @@ class Ear:
 
     async def hear(self, _subject: str, _message: Leading) -> None:
         self.count += 1
+
+
+async def test_a_password_in_the_url_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the log, nor an error that ends in a pod's events, nor the sentence about a wrong URL has it."""
+    async with nats_running() as server:
+        await server.stop()
+        address = server.url.removeprefix("nats://")
+        async with a_bus(f"nats://me:secret@{address},token@{address}") as bus:
+            with pytest.raises(BoundaryError) as unanswered:
+                await bus.request(subjects.BIND, A_BIND, BindAnswer, timeout=1)
+            await until(lambda: bool(caplog.messages))
+    with pytest.raises(SettingsError) as refused:
+        async with a_bus("ftp://me:secret@nats"):
+            pass
+
+    assert f"there is no connection to NATS at nats://{address},{address}; it is being tried again" == str(
+        unanswered.value
+    )
+    assert [f"NATS at nats://{address},{address}: "] == [m.partition("Conn")[0] for m in caplog.messages]
+    assert caplog.messages[0].endswith("; trying again")
+    assert 'HAMI_NATS_URL: "ftp://nats" is no NATS server' in str(refused.value)
 
 
 async def test_after_a_restart_of_nats_everything_listens_again(nats: NatsServer, bus: Bus) -> None:

@@ -13,6 +13,9 @@ from hami_model.objects import Pod
 
 BINPACK, SPREAD, NUMA, MUTEX, TOPOLOGY = "binpack", "spread", "numa", "mutex", "topology-aware"
 
+NODE_POLICIES = (BINPACK, SPREAD)
+CARD_POLICIES = (BINPACK, MUTEX, NUMA, SPREAD, TOPOLOGY)
+
 NODE_KEY = "hami.io/node-scheduler-policy"
 CARD_KEY = "hami.io/gpu-scheduler-policy"
 WEIGHTS_KEY = "hami.io/device-scoring-weights"

@@ -4,6 +4,7 @@ One rule: nothing is made anywhere else, and whatever runs has its parent here.
 """
 
 import asyncio
+import logging
 import socket
 import uuid
 from collections.abc import AsyncIterator
@@ -48,6 +49,8 @@ from hami_allocator.writer import Writer
 
 LEASE = "hami-allocator"
 
+log = logging.getLogger(__name__)
+
 
 async def serve(settings: AllocatorSettings, stop: asyncio.Event) -> None:
     """Run an allocator until told to stop."""
@@ -59,6 +62,8 @@ async def serve(settings: AllocatorSettings, stop: asyncio.Event) -> None:
 async def running(settings: AllocatorSettings, stop: asyncio.Event) -> AsyncIterator[Process]:
     """Run an allocator for the length of a block, or until ``stop`` is set."""
     clock = SystemClock()
+    for remark in settings.remarks:
+        log.warning("%s", remark)
     telemetry = setup("hami-allocator", settings)
     writer = Writer()
     world = new_world(settings, clock)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from hami_kit.errors import SettingsError
 from hami_kit.settings import Address, CommonSettings, ObjectName, Setting, Timeout
+from hami_model.policies import CARD_POLICIES, NODE_POLICIES
 
 
 class AllocatorSettings(CommonSettings, frozen=True, kw_only=True):
@@ -27,6 +28,21 @@ class AllocatorSettings(CommonSettings, frozen=True, kw_only=True):
     node_lock_timeout: Annotated[Timeout, Setting("when a node lock is taken as abandoned")] = Timeout(300.0)
     lease_namespace: Annotated[ObjectName, Setting("where the Lease hami-allocator lives")] = ObjectName("kube-system")
     legacy_metrics: Annotated[bool, Setting("HAMi's old metric names too")] = False
+
+    @property
+    def remarks(self) -> list[str]:
+        """Return what is taken, and surely not meant so. HAMi compat: an unknown policy is the default of its level."""
+        found = []
+        if self.node_scheduler_policy not in NODE_POLICIES:
+            text = f'"{self.node_scheduler_policy}" is no policy, so binpack holds; write {" or ".join(NODE_POLICIES)}'
+            found.append(f"HAMI_NODE_SCHEDULER_POLICY: {text}")
+        policy = self.gpu_scheduler_policy
+        for word in [word.strip() for word in policy.split(",")]:
+            if word not in CARD_POLICIES:
+                text = f'"{word}" of "{policy}" is no policy and counts for nothing'
+                ways = f"write {', '.join(CARD_POLICIES)}, or a comma chain"
+                found.append(f"HAMI_GPU_SCHEDULER_POLICY: {text}; {ways}")
+        return found
 
     @property
     def selector(self) -> dict[str, str]:

@@ -160,6 +160,8 @@ class Registered:
         return True
 
     async def _wait_kubelet(self) -> tuple[int, int]:
+        if self._kubelet() is None:
+            log.info("waiting for the kubelet: %s is not there", self._folder / KUBELET_SOCKET)
         while (kubelet := self._kubelet()) is None:  # noqa: ASYNC110  a file tells nobody that it is there
             await asyncio.sleep(LOOK_EVERY)
         return kubelet
