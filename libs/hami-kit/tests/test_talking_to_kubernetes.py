@@ -61,13 +61,15 @@ async def test_a_binding_carries_its_annotations_and_its_fence(cluster: Standin,
     assert ("n1", "n1") == (bound.spec.node_name, bound.annotations["hami.io/vgpu-node"])
 
 
-@pytest.mark.parametrize("name", ["../../../nodes/n1", "p0?x=", "p0#b", "p0/binding", "%2e%2e", "..", "", "x" * 300, "p0\0"])
+@pytest.mark.parametrize(
+    "name", ["../../../nodes/n1", "p0?x=", "p0#b", "p0/binding", "%2e%2e", "..", "", "x" * 300, "p0\0"]
+)
 async def test_a_name_leads_nowhere_else(cluster: Standin, kube: Kube, name: str) -> None:
     """Names come over the bus; one that no object can have is not looked for in another's place."""
     await cluster.registry.create(NODES, {"metadata": {"name": "n1"}}, namespace="")
     await a_pod(cluster)
     for read in (kube.get_pod("default", name), kube.get_pod(name, "p0"), kube.get_node(name)):
-        with pytest.raises(KubeNotFound, match='not found: no object can be named so'):
+        with pytest.raises(KubeNotFound, match="not found: no object can be named so"):
             await read
 
 

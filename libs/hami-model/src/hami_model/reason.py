@@ -6,8 +6,6 @@ One rule: nothing ever parses these words back. The words are HAMi's (spec sched
 from collections.abc import Mapping
 from enum import StrEnum
 
-from msgspec import Struct
-
 
 class Reason(StrEnum):
     """Why a card, or a node, does not take a demand. The value is HAMi's word."""
@@ -32,15 +30,6 @@ class Reason(StrEnum):
 NODE_UNREGISTERED = "node unregistered"
 NODE_INSUFFICIENT = "NodeInsufficientDevice"
 TYPE_NOT_FOUND = "Device type not found"
-
-
-class Rejection(Struct, frozen=True, kw_only=True):
-    """One card's no: which rule refused it, what was wanted and what it had (MiB, percent or slots)."""
-
-    device: str
-    reason: Reason
-    wanted: int | str | None = None
-    had: int | str | None = None
 
 
 def reason_text(counts: Mapping[Reason, int], total: int) -> str:

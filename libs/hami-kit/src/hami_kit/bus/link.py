@@ -205,7 +205,9 @@ def _servers(url: str) -> list[str]:
         except ValueError:
             usable = False
         if not usable:
-            raise SettingsError("HAMI_NATS_URL", f'"{_without_secrets(server)}" is no NATS server; write one such as nats://nats:4222')
+            raise SettingsError(
+                "HAMI_NATS_URL", f'"{_without_secrets(server)}" is no NATS server; write one such as nats://nats:4222'
+            )
     return servers
 
 

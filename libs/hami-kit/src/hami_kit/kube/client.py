@@ -136,7 +136,9 @@ class Kube:
         """Set or remove (None) annotations of a node."""
         body = {"metadata": _meta(annotations, None, resource_version)}
         return _decode(
-            _NODE.decode, await self.transport.call("PATCH", f"{NODES}/{_step(name)}", body=body, content=MERGE_PATCH), name
+            _NODE.decode,
+            await self.transport.call("PATCH", f"{NODES}/{_step(name)}", body=body, content=MERGE_PATCH),
+            name,
         )
 
     async def create_event(self, pod: PodRef, *, type: str, reason: str, message: str, component: str) -> None:  # noqa: A002

@@ -117,12 +117,11 @@ class NodeVerdict(Struct, frozen=True, kw_only=True):
 
 
 class Explanation(Struct, frozen=True, kw_only=True, tag="explanation.v1"):
-    """Why: the pod's allocation and its state, if it has one, and each node's verdict, as of now or of the decision."""
+    """Why: the pod's allocation and its state, or, for a pod that waits, each node's verdict as of now."""
 
     pod: PodRef
     state: State | None = None
     allocation: Allocation | None = None
-    decided_at: str = ""
     nodes: list[NodeVerdict] = []
     summary: str = ""
 
