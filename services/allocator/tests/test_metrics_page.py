@@ -18,6 +18,7 @@ from hami_model.bus.messages import Booking, DeviceUse, NodeUse
 from hami_model.device import Device, Placement
 from hami_model.objects import PodRef
 from hami_model.request import Role
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 CARD = "node device_uuid device_index device_type zone"
@@ -117,6 +118,17 @@ def test_labels_are_escaped_and_every_family_stands_together() -> None:
 
     assert 'device_type="A \\"40\\""' in text
     assert sorted(set(re.findall(r"# TYPE (\S+)", text))) == sorted(re.findall(r"# TYPE (\S+)", text))
+
+
+def test_a_pod_and_its_namesake_on_its_way_out_are_one_line() -> None:
+    """A StatefulSet's pod is made again while the old one's containers still hold devices; Prometheus takes a line once."""
+    older = structs.replace(BOOKING.allocation, pod=structs.replace(BOOKING.allocation.pod, uid="older"))
+    both = [BOOKING, structs.replace(BOOKING, allocation=older)]
+    alone = {s.name: s.value for s in container_samples([BOOKING], legacy=True)}
+
+    found = [(s.name, s.value) for s in container_samples(both, legacy=True)]
+
+    assert sorted((name, 2 * value) for name, value in alone.items()) == sorted(found)
 
 
 def test_an_instance_that_the_node_has_not_made_is_not_shown() -> None:

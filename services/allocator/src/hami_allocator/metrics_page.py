@@ -143,6 +143,18 @@ def _legacy_card(node: str, use: DeviceUse) -> Iterator[Sample]:
 
 def container_samples(bookings: Sequence[Booking], *, legacy: bool) -> Iterator[Sample]:
     """Return what each container holds of each card; ``container_index`` is the real one (HAMi writes 0 always)."""
+    for labels, (memory, cores) in _held(bookings).items():
+        yield Sample("hami_vgpu_memory_allocated_bytes", labels, memory * MIB)
+        yield Sample("hami_vgpu_core_allocated_ratio", labels, cores)
+        if legacy:
+            old = _renamed(labels)
+            yield Sample("vGPUMemoryAllocated", old, memory * MIB)
+            yield Sample("vGPUCoreAllocated", old, cores)
+
+
+def _held(bookings: Sequence[Booking]) -> dict[Labels, tuple[int, int]]:
+    """Add up memory and cores by labels: a pod and its namesake that is on its way out would be one line twice."""
+    sums: dict[Labels, tuple[int, int]] = {}
     for booking in bookings:
         held = booking.allocation
         for index, container in enumerate(held.containers):
@@ -155,12 +167,9 @@ def container_samples(bookings: Sequence[Booking], *, legacy: bool) -> Iterator[
                     ("device_uuid", grant.uuid),
                     ZONE,
                 )
-                yield Sample("hami_vgpu_memory_allocated_bytes", labels, grant.memory * MIB)
-                yield Sample("hami_vgpu_core_allocated_ratio", labels, grant.cores)
-                if legacy:
-                    old = _renamed(labels)
-                    yield Sample("vGPUMemoryAllocated", old, grant.memory * MIB)
-                    yield Sample("vGPUCoreAllocated", old, grant.cores)
+                memory, cores = sums.get(labels, (0, 0))
+                sums[labels] = (memory + grant.memory, cores + grant.cores)
+    return sums
 
 
 _LEGACY_LABELS = {
