@@ -47,6 +47,15 @@ LATE = """
 """
 
 
+NOISY = """
+    from hami_kit import telemetry
+    chatty = logging.getLogger(telemetry.EXPORTER)
+    for attempt in range(3):
+        chatty.warning("Transient error, retrying in %s s", attempt)
+        chatty.error("Failed to export spans batch")
+"""
+
+
 class Process:
     """A running service."""
 
@@ -126,6 +135,15 @@ async def test_what_survives_cancelling_is_left_behind(tmp_path: Path) -> None:
 
     assert 1 == code
     assert "leaving it behind" in lines[-1]
+
+
+async def test_a_trace_collector_that_is_gone_is_told_of_once_in_a_while(tmp_path: Path) -> None:
+    """Its exporter would tell of every attempt of every batch."""
+    async with a_service(tmp_path, NOISY) as service:
+        code, lines = await service.end()
+
+    assert (0, 1) == (code, len(lines))
+    assert lines[0].endswith("Transient error, retrying in 0 s (not told again for 300 s)")
 
 
 async def test_a_failure_is_one_line_and_code_1(tmp_path: Path) -> None:

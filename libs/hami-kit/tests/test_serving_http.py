@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .certificates import Chain, a_certificate, an_authority
-from .conftest import until
+from .conftest import DEADLINE, until
 
 ANYWHERE = Address("127.0.0.1", 0)
 
@@ -106,6 +106,18 @@ async def test_a_client_that_hangs_up_within_its_body_is_nobodys_error(caplog: p
 
     assert ["Invalid HTTP request received."] == [record.getMessage() for record in caplog.records]
     assert logging.getLogger("uvicorn").handlers == []
+
+
+async def test_a_body_that_does_not_go_on_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody holds a connection, or our end, by half a body."""
+    monkeypatch.setattr(web, "BODY_PAUSE", 0.05)
+    async with web.serve(ECHO, ANYWHERE) as address:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        async with asyncio.timeout(DEADLINE):
+            assert b"HTTP/1.1 200 OK\r\ncontent-length: 0" in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_answers_under_way_are_finished() -> None:

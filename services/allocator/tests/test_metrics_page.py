@@ -121,7 +121,7 @@ def test_labels_are_escaped_and_every_family_stands_together() -> None:
 
 
 def test_a_pod_and_its_namesake_on_its_way_out_are_one_line() -> None:
-    """A StatefulSet's pod is made again while the old one's containers still hold devices; Prometheus takes a line once."""
+    """A StatefulSet's pod is made again while the old one still holds devices; Prometheus takes a line once."""
     older = structs.replace(BOOKING.allocation, pod=structs.replace(BOOKING.allocation.pod, uid="older"))
     both = [BOOKING, structs.replace(BOOKING, allocation=older)]
     alone = {s.name: s.value for s in container_samples([BOOKING], legacy=True)}

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from hami_kit.clock import rfc3339
 from hami_kit.errors import SettingsError
 from hami_kit.settings import CommonSettings, Help, load
+from hami_kit.telemetry import EXPORTER
 
 S = TypeVar("S", bound=CommonSettings)
 Serve = Callable[[S, asyncio.Event], Coroutine[Any, Any, None]]
@@ -25,6 +26,9 @@ GRACE = 10.0
 
 LAST_GRACE = 5.0
 """Seconds for cancelled work to end."""
+
+SELDOM = 300.0
+"""Seconds between two lines about a trace collector that is gone."""
 
 BAD_SETTINGS = 2
 FAILED = 1
@@ -96,6 +100,19 @@ class _OneLine(logging.Formatter):
         return super().format(record).replace("\r", "").replace("\n", " | ")
 
 
+class _Seldom(logging.Filter):
+    """Lets one record pass, then none for a while: for what is tried again and again by somebody else."""
+
+    _next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        if record.created < self._next:
+            return False
+        self._next = record.created + SELDOM
+        record.msg, record.args = f"{record.getMessage()} (not told again for {SELDOM:g} s)", ()
+        return True
+
+
 def _log_to_stderr(level: str) -> None:
     names = logging.getLevelNamesMapping()
     if level.upper() not in names:
@@ -105,6 +122,7 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=names[level.upper()], handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "nats", "uvicorn", "opentelemetry"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger(EXPORTER).addFilter(_Seldom())
 
 
 def _end(sentence: str, code: int) -> NoReturn:

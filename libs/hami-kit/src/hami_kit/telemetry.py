@@ -26,6 +26,9 @@ from hami_kit.errors import SettingsError
 
 TRACEPARENT_ANNOTATION = "hami.io/traceparent"
 
+EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+"""The logger that tells of every attempt to send spans."""
+
 CLOSE_TIMEOUT = 3.0
 """Seconds for the last spans to leave when a process ends."""
 

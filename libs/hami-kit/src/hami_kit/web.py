@@ -35,6 +35,13 @@ KEEP_ALIVE = 75
 """Seconds that an idle connection is kept: kube-scheduler keeps its own longer than uvicorn's default of 5."""
 
 
+STOP_WITHIN = 5
+"""Seconds for answers under way when the block ends."""
+
+BODY_PAUSE = 4.0
+"""Seconds that a body may pause: a client that stops half-way must not hold up the end."""
+
+
 class TlsSettings(Protocol):
     """The part of ``ServerSettings`` that TLS reads."""
 
@@ -158,7 +165,7 @@ async def serve(
             access_log=False,
             lifespan="off",
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=STOP_WITHIN,
             server_header=False,
             date_header=False,
         )
@@ -233,14 +240,16 @@ def _context(tls: TlsFiles) -> ssl.SSLContext:
 
 
 async def read_body(request: Request, *, most: int) -> bytes:
-    """Return the posted body; of a longer one its first ``most`` + 1 bytes, of one that never ends (hung up) nothing."""
-    body = bytearray()
+    """Return the posted body: of a longer one its first ``most`` + 1 bytes, of one that does not come whole nothing."""
+    body, loop = bytearray(), asyncio.get_running_loop()
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > most:
-                break
-    except ClientDisconnect:
+        async with asyncio.timeout(BODY_PAUSE) as pause:
+            async for piece in request.stream():
+                pause.reschedule(loop.time() + BODY_PAUSE)
+                body += piece
+                if len(body) > most:
+                    break
+    except (ClientDisconnect, TimeoutError):
         return b""
     return bytes(body[: most + 1])
 

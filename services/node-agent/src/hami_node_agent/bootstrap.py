@@ -131,7 +131,7 @@ def prepare(settings: Settings) -> None:
     except OSError as e:
         raise SettingsError(
             "HAMI_HOOK_PATH",
-            f'"{home}" cannot be written to ({e.strerror}); name the folder in which HAMi keeps vgpu/, mounted writable',
+            f'"{home}" cannot be written to ({e.strerror}); name the folder in which HAMi keeps vgpu/, and mount it',
         ) from e
     try:
         make_lock_dir(settings.lock_dir)
