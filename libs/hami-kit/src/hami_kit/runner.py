@@ -105,7 +105,7 @@ class _Seldom(logging.Filter):
 
     _next = 0.0
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         if record.created < self._next:
             return False
         self._next = record.created + SELDOM
