@@ -53,6 +53,21 @@ async def test_events_are_stored_in_order(bus: Bus) -> None:
     assert ["io.hami.bound.v1", "io.hami.quota.denied.v1"] == [event.type for event in recent]
 
 
+@pytest.mark.parametrize("garbage", [b"", b"\xff", b"null", b"[" * 5000, b'{"type": 7}'])
+async def test_what_is_no_event_is_passed_over(nats: NatsServer, bus: Bus, garbage: bytes) -> None:
+    """Whoever may publish there can put anything into the stream; what was told truly is still read."""
+    bus.emit(an_event(1))
+    await until(lambda: bus.statistics().events_sent == 1)
+    client = Client()
+    await client.connect(nats.url)
+    await client.jetstream().publish(subjects.event("reserved"), garbage)
+    await client.close()
+    bus.emit(an_event(2))
+    await until(lambda: bus.statistics().events_sent == 2)
+
+    assert ["p1", "p2"] == [event.subject for event in await bus.recent_events(limit=3)]
+
+
 async def test_the_same_event_twice_is_stored_once(bus: Bus) -> None:
     """A retry after a lost acknowledgement adds nothing: the event's id is the message's."""
     bus.emit(an_event(1))

@@ -47,7 +47,7 @@ async def bus(where: BusSettings) -> AsyncIterator[Bus]:
         except TimeoutError as e:
             why = opened.statistics().trouble or f"no answer within {CONNECTING:g} s"
             raise Problem(
-                f"cannot connect to NATS at HAMI_NATS_URL={where.url} ({why}): "
+                f"cannot connect to NATS at HAMI_NATS_URL={where.shown} ({why}): "
                 "check the address, and HAMI_NATS_CREDS and HAMI_NATS_CA if the server asks for them"
             ) from e
         # from here on it is news when the connection breaks

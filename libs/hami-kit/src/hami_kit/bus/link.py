@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from hami_kit.bus.seam import BusSettings
+from hami_kit.bus.seam import BusSettings, without_secrets
 from hami_kit.clock import Clock
 from hami_kit.errors import BusUnavailable, SettingsError
 
@@ -66,7 +66,6 @@ class Link:
         self._heard_at = clock.monotonic()
         self._logged: tuple[str, float] = ("", 0.0)
         self._servers = _servers(settings.url)
-        self._shown = _without_secrets(settings.url)
         self._tls = _trust(settings.ca)
         _check_creds(settings.creds)
         self.reconnects = 0
@@ -84,7 +83,7 @@ class Link:
     def client(self) -> Client:
         """Return the connection; raise BusUnavailable where there is none."""
         if self._client is None or not self._client.is_connected:
-            raise BusUnavailable(f"there is no connection to NATS at {self._shown}; it is being tried again")
+            raise BusUnavailable(f"there is no connection to NATS at {self._settings.shown}; it is being tried again")
         return self._client
 
     async def hold(self, wanted: Wanted) -> None:
@@ -184,7 +183,7 @@ class Link:
         text, now = f"{type(error).__name__}: {error}", self._clock.monotonic()
         if text != self._logged[0] or now - self._logged[1] > REPEAT_LOG:
             self._logged = (text, now)
-            log.warning("NATS at %s: %s%s", self._shown, text, "" if self._up.is_set() else "; trying again")
+            log.warning("NATS at %s: %s%s", self._settings.shown, text, "" if self._up.is_set() else "; trying again")
 
 
 async def leave(client: Client) -> None:
@@ -206,14 +205,9 @@ def _servers(url: str) -> list[str]:
             usable = False
         if not usable:
             raise SettingsError(
-                "HAMI_NATS_URL", f'"{_without_secrets(server)}" is no NATS server; write one such as nats://nats:4222'
+                "HAMI_NATS_URL", f'"{without_secrets(server)}" is no NATS server; write one such as nats://nats:4222'
             )
     return servers
-
-
-def _without_secrets(url: str) -> str:
-    """Return the URL as it may be read by everybody: without a user, password or token."""
-    return re.sub(r"(^|//|,)[^/,]*@", r"\1", url)
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext | None:
@@ -231,7 +225,9 @@ def _check_creds(creds: Path | None) -> None:
         return
     try:
         problem = "" if "BEGIN NATS USER JWT" in creds.read_text() else "holds no NATS user JWT"
-    except (OSError, ValueError) as e:
-        problem = f"cannot be read ({e})"
+    except OSError as e:
+        problem = f"cannot be read ({e.strerror})"
+    except ValueError:
+        problem = "is no text"
     if problem:
         raise SettingsError("HAMI_NATS_CREDS", f'"{creds}" {problem}; name a .creds file')

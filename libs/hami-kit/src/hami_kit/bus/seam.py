@@ -4,6 +4,7 @@ One rule: a peer's mistake never takes a service down. A malformed request is an
 name, an exception in a handler is answered ``Refused`` and logged, and without a connection every call fails at once.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -31,10 +32,20 @@ class BusSettings(Struct, frozen=True, kw_only=True):
     outbox_limit: int = 10_000
     """Events that wait for JetStream at most; beyond it the oldest are dropped and a ``gap`` event says how many."""
 
+    @property
+    def shown(self) -> str:
+        """Return the URL as everybody may read it: without a user, password or token."""
+        return without_secrets(self.url)
+
     @classmethod
     def of(cls, settings: "NatsSettings") -> Self:
         """Return the bus settings among a service's settings."""
         return cls(url=settings.nats_url, creds=settings.nats_creds, ca=settings.nats_ca)
+
+
+def without_secrets(url: str) -> str:
+    """Return a server's URL, or several, without what stands before the host."""
+    return re.sub(r"(^|//|,)[^/,]*@", r"\1", url)
 
 
 class NatsSettings(Protocol):
