@@ -220,6 +220,7 @@ def test_the_device_config_is_read_or_named(tmp_path: Path) -> None:
     assert "example.com/gpu" == found.resource_count_name
     for text, sentence in (
         ("nvidia: [", "is no YAML"),
+        ("[" * 5000, "is no YAML"),
         ("", "all configurations are empty"),
         ("nvidia:\n  resourceCountName: 7\n", "resourceCountName"),
     ):

@@ -168,8 +168,9 @@ def load_device_config(path: Path | None) -> DeviceConfig:
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as e:
-        raise SettingsError(variable, f'"{path}" cannot be read ({e}); name a readable device-config.yaml') from e
-    except yaml.YAMLError as e:
+        why = e.strerror if isinstance(e, OSError) else "it is no text"
+        raise SettingsError(variable, f'"{path}" cannot be read ({why}); name a readable device-config.yaml') from e
+    except (yaml.YAMLError, RecursionError) as e:  # the latter: nested without end
         raise SettingsError(variable, f'"{path}" is no YAML: {" ".join(str(e).split())}') from e
     try:
         return config.parse(tree)

@@ -4,11 +4,17 @@ One rule: an absent key has HAMi's zero value, so that a file means here what it
 only where there is no file at all. Reading YAML is the caller's business.
 """
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from hami_model.defaults import DEVICE_CONFIG
 from hami_model.errors import DomainError
+from hami_model.units import INT32_MAX
+
+Amount = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+Scaling = Annotated[float, Meta(ge=0, le=1000)]
 
 
 class Names(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -19,7 +25,7 @@ class Names(Struct, frozen=True, kw_only=True, rename="camel"):
     resource_count_name: str = ""
     resource_memory_name: str = ""
     resource_core_name: str = ""
-    memory_factor: int = 0
+    memory_factor: Amount = 0
 
 
 class MigModels(Struct, frozen=True, kw_only=True):
@@ -35,16 +41,16 @@ class Nvidia(Names, frozen=True, kw_only=True, rename="camel"):
     resource_memory_percentage_name: str = ""
     resource_priority_name: str = ""
     overwrite_env: bool = False
-    default_memory: int = 0
-    default_cores: int = 0
-    default_count: int = field(default=0, name="defaultGPUNum")
+    default_memory: Amount = 0
+    default_cores: Amount = 0
+    default_count: Amount = field(default=0, name="defaultGPUNum")
     disable_core_limit: bool = False
     gpu_core_policy: str = ""
     runtime_class_name: str = ""
-    device_split_count: int = 0
-    device_memory_scaling: float = 0
-    device_core_scaling: float = 0
-    pre_configured_device_memory: int = 0
+    device_split_count: Amount = 0
+    device_memory_scaling: Scaling = 0
+    device_core_scaling: Scaling = 0
+    pre_configured_device_memory: Amount = 0
     enable_numa_topology: bool = False
     lib_cuda_log_level: int | str = 0
     mig_profile_allowlist: tuple[MigModels, ...] = ()
@@ -54,9 +60,9 @@ class Template(Struct, frozen=True, kw_only=True, rename="camel"):
     """One size that an Ascend card can be cut into; memory in MiB."""
 
     name: str
-    memory: int
-    ai_core: int = 0
-    ai_cpu: int = field(default=0, name="aiCPU")
+    memory: Amount
+    ai_core: Amount = 0
+    ai_cpu: Amount = field(default=0, name="aiCPU")
 
 
 class Chip(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -67,11 +73,11 @@ class Chip(Struct, frozen=True, kw_only=True, rename="camel"):
     resource_name: str = ""
     resource_memory_name: str = ""
     resource_core_name: str = ""
-    memory_allocatable: int = 0
-    memory_capacity: int = 0
-    memory_factor: int = 0
-    ai_core: int = 0
-    ai_cpu: int = field(default=0, name="aiCPU")
+    memory_allocatable: Amount = 0
+    memory_capacity: Amount = 0
+    memory_factor: Amount = 0
+    ai_core: Amount = 0
+    ai_cpu: Amount = field(default=0, name="aiCPU")
     runtime_class_name: str = ""
     overwrite_env: bool = False
     super_pod: bool = False
