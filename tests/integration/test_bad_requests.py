@@ -76,6 +76,13 @@ async def test_a_pod_that_nobody_knows_is_not_bound(cluster: Cluster) -> None:
     assert 'pods "stranger" not found' == error
 
 
+async def test_a_call_that_the_bus_does_not_carry_is_one_sentence(cluster: Cluster) -> None:
+    """The size, the limit and the way out; nothing is cut silently."""
+    answer = await cluster.player.filter(a_pod("long", GPU), names=["n" * 9_000_000])
+
+    assert "the bus carries 8388608; ask for less at a time" in answer["Error"]
+
+
 # What limits say
 
 MANY = "1" + "0" * 30
@@ -271,6 +278,14 @@ async def test_an_inventory_of_impossible_cards_is_refused(cluster: Cluster, fac
     assert "refused.v1" == answer["type"]
     assert answer["error"].startswith(f"the inventory of node odd cannot be believed: {why}")
     assert {"odd": "node unregistered"} == filtered["FailedNodes"]
+
+
+async def test_a_heartbeat_says_nothing_of_cards_that_another_plugin_serves(cluster: Cluster) -> None:
+    """The node's cards are a foreign plugin's, whose word on health stands: the good pod that follows finds one."""
+    beat = {"type": "heartbeat.v1", "node": "good", "agent": "a", "digest": "", "unhealthy": ["good-0"]}
+
+    async with raw_nats(cluster.at.nats) as nats:
+        await nats.publish(subjects.of_node("good", "heartbeat"), json.dumps(beat).encode())
 
 
 async def test_a_node_may_speak_for_itself_only(cluster: Cluster) -> None:
