@@ -165,10 +165,10 @@ def test_durations_add_up(hours: int, minutes: int, seconds: int, millis: int) -
     assert read_back == pytest.approx(3600 * hours + 60 * minutes + seconds + millis / 1000)
 
 
-@given(st.integers(0, 10**9))
-def test_a_duration_is_shown_as_it_could_have_been_written(millis: int) -> None:
+@pytest.mark.parametrize("text", ["0s", "0.25s", "28s", "1m", "1m30s", "5m", "1h", "1h0.5s", "292h1m"])
+def test_a_duration_is_shown_as_it_could_have_been_written(text: str) -> None:
     """``--help`` says 1m30s, not 90.0."""
-    assert read_duration(written(Duration, Duration(millis / 1000))) == pytest.approx(millis / 1000)
+    assert text == written(Duration, read_duration(text))
 
 
 @given(st.text(max_size=12))
