@@ -8,7 +8,7 @@ import httpx
 import pytest
 from hami_extender.app import Extender, routes
 from hami_kit.bus import Endpoint
-from hami_kit.telemetry import Telemetry
+from hami_kit.telemetry import Metrics, Telemetry
 from hami_model import config, vendors
 from hami_model.bus import subjects
 from hami_model.bus.messages import BindPod, FilterPod, Simulate
@@ -38,9 +38,10 @@ class Allocator:
 class Scheduler:
     """Posts what kube-scheduler posts, and reads what came back."""
 
-    def __init__(self, http: httpx.AsyncClient, bus: MemoryBus) -> None:
+    def __init__(self, http: httpx.AsyncClient, bus: MemoryBus, metrics: Metrics) -> None:
         self.http = http
         self.bus = bus
+        self._metrics = metrics
         self.allocator = Allocator()
 
     async def post(self, path: str, body: bytes) -> Json:
@@ -61,6 +62,11 @@ class Scheduler:
         error: str = result["Error"]
         return error
 
+    def counted(self, verb: str, outcome: str) -> float:
+        """Return how many calls the extender counts as answered so."""
+        labels = {"verb": verb, "outcome": outcome}
+        return self._metrics.get_sample_value("hami_extender_answers_total", labels) or 0
+
     async def serve(self, **answers: Struct | Exception) -> Allocator:
         """Let an allocator answer ``filter``, ``simulate`` and ``bind`` so."""
         for name, answer in answers.items():
@@ -76,10 +82,11 @@ async def scheduler() -> AsyncIterator[Scheduler]:
     """Lend a scheduler that talks to an extender on a bus where nobody serves anything yet."""
     bus = MemoryBus()
     catalog = vendors.build(config.DEFAULTS, ascend=True, iluvatar=True)
-    extender = Extender(bus=bus, catalog=catalog, bind_timeout=28.0, telemetry=Telemetry())
+    telemetry = Telemetry()
+    extender = Extender(bus=bus, catalog=catalog, bind_timeout=28.0, telemetry=telemetry)
     transport = httpx.ASGITransport(app=Starlette(routes=routes(extender)))
     async with httpx.AsyncClient(transport=transport, base_url="http://extender") as http:
-        yield Scheduler(http, bus)
+        yield Scheduler(http, bus, telemetry.metrics)
 
 
 def _pod(limits: Json | None = None) -> Json:

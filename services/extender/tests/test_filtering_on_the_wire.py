@@ -131,6 +131,20 @@ async def test_a_pod_that_cannot_be_read_is_an_error(scheduler: Any, a_pod: Any,
     assert result(NodeNames=["a"]) == await scheduler.filter(Pod=a_pod(GPU), NodeNames=["a"])
 
 
+async def test_filter_calls_are_counted_by_their_outcome(scheduler: Any, a_pod: Any) -> None:
+    """What is malformed, and what nobody answered, shows on a dashboard."""
+    await scheduler.filter(Pod=a_pod(GPU), NodeNames=["a"])
+    await scheduler.serve(filter=Unplaced(reasons={"node unregistered": [0]}))
+    await scheduler.filter(Pod=a_pod(GPU), NodeNames=["a"])
+    await scheduler.filter(Pod=a_pod(), NodeNames=["a"])
+    await scheduler.filter(Pod=a_pod({"nvidia.com/gpu": "-1"}), NodeNames=["a"])
+    await scheduler.post("/filter", b"[]")
+
+    counted = {outcome: scheduler.counted("filter", outcome) for outcome in OUTCOMES}
+    assert {"placed": 0, "unplaced": 1, "passed": 1, "refused": 1, "malformed": 1, "unanswered": 1} == counted
+
+
+OUTCOMES = ("placed", "unplaced", "passed", "refused", "malformed", "unanswered")
 BAD_NODES: dict[str, Any] = {
     "NodeNames": {"NodeNames": "a"},
     "NodeNames: Expected `str`, got `int` - at `$[0]`": {"NodeNames": [1]},

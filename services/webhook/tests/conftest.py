@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from hami_kit.bus import Endpoint
-from hami_kit.telemetry import Telemetry
+from hami_kit.telemetry import Metrics, Telemetry
 from hami_model import config, vendors
 from hami_model.bus import subjects
 from hami_model.bus.messages import AskQuota, QuotaAllowed, QuotaAnswer
@@ -38,9 +38,14 @@ class Allocator:
 class ApiServer:
     """Posts reviews and reads what came back."""
 
-    def __init__(self, http: httpx.AsyncClient, bus: MemoryBus) -> None:
+    def __init__(self, http: httpx.AsyncClient, bus: MemoryBus, metrics: Metrics) -> None:
         self.http = http
         self.bus = bus
+        self._metrics = metrics
+
+    def counted(self, outcome: str) -> float:
+        """Return how many reviews the webhook counts as ended so."""
+        return self._metrics.get_sample_value("hami_webhook_reviews_total", {"outcome": outcome}) or 0
 
     async def post(self, body: bytes, content_type: str = "application/json") -> Json:
         """Post bytes; the HTTP status is 200 whatever they are."""
@@ -82,7 +87,7 @@ async def _started(*, exports: bool = False, force: bool = True) -> AsyncIterato
     webhook = Webhook(bus=bus, catalog=catalog, rules=rules, telemetry=telemetry)
     transport = httpx.ASGITransport(app=Starlette(routes=routes(webhook)))
     async with httpx.AsyncClient(transport=transport, base_url="http://webhook") as http:
-        yield ApiServer(http, bus)
+        yield ApiServer(http, bus, telemetry.metrics)
     telemetry.close()
 
 

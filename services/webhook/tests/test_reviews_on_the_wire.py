@@ -61,6 +61,17 @@ async def test_without_a_change_there_is_no_patch(api: Any, a_pod: Any) -> None:
     assert {"uid": "r-1", "allowed": True, "status": {"code": 200}} == await api.ask(a_pod())
 
 
+async def test_reviews_are_counted_by_their_outcome(api: Any, a_pod: Any) -> None:
+    """A cluster whose manifests are refused, or whose API server sends nonsense, shows on a dashboard."""
+    await api.ask(a_pod(limits={"nvidia.com/gpu": 1}))
+    await api.ask(a_pod())
+    await api.ask(a_pod(limits={"nvidia.com/gpu": "-1"}))
+    await api.post(b"[]")
+    await api.review(None)
+
+    assert [1, 1, 1, 2] == [api.counted(outcome) for outcome in ("admitted", "skipped", "denied", "malformed")]
+
+
 NOT_OURS: dict[str, Any] = {
     "UPDATE of Pod": {"operation": "UPDATE"},
     "DELETE of Pod": {"operation": "DELETE", "object": None},

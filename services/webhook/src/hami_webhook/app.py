@@ -18,6 +18,7 @@ from hami_model.catalog import Catalog
 from hami_model.objects import Pod
 from hami_model.vendor import Change
 from msgspec import Struct
+from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,6 +28,10 @@ from hami_webhook.review import BadReviewError, Review
 
 QUOTA_DEADLINE = 1.0
 """Seconds. Unanswered, the pod is admitted with a warning: filter enforces the quota again."""
+
+
+Answer = tuple[str, bytes]
+"""How a review ended, as a metric counts it, and what is sent back."""
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -44,23 +49,32 @@ class Webhook:
         self._catalog = catalog
         self._rules = rules
         self._telemetry = telemetry
+        self._counted = Counter(
+            "hami_webhook_reviews", "Reviews answered, by outcome", ["outcome"], registry=telemetry.metrics
+        )
 
     async def review(self, body: bytes, content_type: str) -> bytes:
         """Answer one AdmissionReview."""
+        outcome, answer = await self._answer(body, content_type)
+        self._counted.labels(outcome).inc()
+        return answer
+
+    async def _answer(self, body: bytes, content_type: str) -> Answer:
         try:
             review = reviews.read(body, content_type)
         except BadReviewError as e:
-            return reviews.refuse(None, code=e.code, message=str(e))
+            return "malformed", reviews.refuse(None, code=e.code, message=str(e))
         if review.stranger:
-            return reviews.allow(review, message=f"only the creation of pods is looked at, this is {review.stranger}")
+            message = f"only the creation of pods is looked at, this is {review.stranger}"
+            return "skipped", reviews.allow(review, message=message)
         try:
             raw, pod = _pod_of(review)
         except reviews.UNREADABLE as e:
-            return reviews.refuse(review, code=400, message=f"the object is no pod: {e}")
+            return "malformed", reviews.refuse(review, code=400, message=f"the object is no pod: {e}")
         with self._telemetry.span("webhook", root=True, pod=pod.metadata.name or pod.metadata.generate_name):
             return await self._decide(review, raw, pod)
 
-    async def _decide(self, review: Review, raw: dict[str, Any], pod: Pod) -> bytes:
+    async def _decide(self, review: Review, raw: dict[str, Any], pod: Pod) -> Answer:
         verdict = admission.admit(
             pod,
             self._catalog,
@@ -69,24 +83,25 @@ class Webhook:
         )
         match verdict:
             case Skip(reason=reason):
-                return reviews.allow(review, message=reason)
+                return "skipped", reviews.allow(review, message=reason)
             case Deny(code=code, message=message):
-                return reviews.refuse(review, code=code, message=message)
+                return "denied", reviews.refuse(review, code=code, message=message)
             case Admit():
                 return await self._admit(review, raw, pod, verdict)
 
-    async def _admit(self, review: Review, raw: dict[str, Any], pod: Pod, verdict: Admit) -> bytes:
+    async def _admit(self, review: Review, raw: dict[str, Any], pod: Pod, verdict: Admit) -> Answer:
         warnings = list(verdict.warnings)
         if verdict.needs:
             namespace = pod.metadata.namespace or review.namespace
             match await self._ask_quota(namespace, verdict):
                 case QuotaDenied() as no:
                     deny = admission.over_quota(no, namespace)
-                    return reviews.refuse(review, code=deny.code, message=deny.message, warnings=warnings)
+                    return "denied", reviews.refuse(review, code=deny.code, message=deny.message, warnings=warnings)
                 case Refused(error=error):
                     warnings.append(f"the quota was not checked at admission ({error}); the scheduler checks it again")
         patch = admission.json_patch(raw, [*verdict.changes, *self._trace(verdict)])
-        return reviews.allow(review, patch=patch, warnings=warnings)
+        outcome = "admitted" if verdict.scheduler_name is not None else "skipped"
+        return outcome, reviews.allow(review, patch=patch, warnings=warnings)
 
     def _trace(self, verdict: Admit) -> list[Change]:
         """Write the trace into a device pod, over a user's own, while traces are exported."""
