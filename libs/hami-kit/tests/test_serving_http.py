@@ -9,12 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hami_kit import tls as tls_files
 from hami_kit import web
 from hami_kit.errors import SettingsError
 from hami_kit.setting_values import Address
 from hami_kit.settings import ServerSettings
 from hami_kit.telemetry import Telemetry
-from hami_kit.web import Health, TlsFiles
+from hami_kit.tls import TlsFiles
+from hami_kit.web import Health
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -139,7 +141,7 @@ async def test_answers_under_way_are_finished() -> None:
 
 async def test_a_new_certificate_is_shown_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files are replaced, as cert-manager does: new connections see the new pair."""
-    monkeypatch.setattr(web, "CERTIFICATES_EVERY", 0.05)
+    monkeypatch.setattr(tls_files, "CERTIFICATES_EVERY", 0.05)
     old, new = a_certificate(tmp_path, "old"), a_certificate(tmp_path, "new")
     tls = TlsFiles(cert=old.cert, key=old.key)
     async with web.serve(APP, ANYWHERE, tls=tls) as address:
@@ -156,7 +158,7 @@ async def test_a_new_certificate_is_shown_without_a_restart(tmp_path: Path, monk
 
 async def test_only_clients_of_the_ca_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HAMI_TLS_CLIENT_CA: nobody else gets an answer; a new CA replaces the old one."""
-    monkeypatch.setattr(web, "CERTIFICATES_EVERY", 0.05)
+    monkeypatch.setattr(tls_files, "CERTIFICATES_EVERY", 0.05)
     server = a_certificate(tmp_path, "server")
     old, new = an_authority(tmp_path, "old"), an_authority(tmp_path, "new")
     known = a_certificate(tmp_path, "known", authority=old)

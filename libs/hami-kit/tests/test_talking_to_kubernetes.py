@@ -24,6 +24,7 @@ from hami_kit.errors import (
 from hami_kit.kube import Kube
 from hami_kit.kube.client import PODS
 from hami_kit.setting_values import Address
+from hami_kit.tls import TlsFiles
 from hami_model.objects import PodRef
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.faults import Fault
@@ -214,7 +215,7 @@ async def an_api_server(tmp_path: Path, *, client_ca: Path | None = None) -> Asy
         return Response(msgspec.json.encode({"metadata": {"name": name}}), media_type="application/json")
 
     chain = a_certificate(tmp_path, "server")
-    tls = web.TlsFiles(cert=chain.cert, key=chain.key, client_ca=client_ca)
+    tls = TlsFiles(cert=chain.cert, key=chain.key, client_ca=client_ca)
     app = Starlette(routes=[Route("/api/v1/nodes/{name}", node)])
     async with web.serve(app, Address("127.0.0.1", 0), tls=tls) as address:
         yield f"https://{address}", chain.ca, shown

@@ -7,11 +7,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import msgspec
 import uvicorn
@@ -25,11 +23,9 @@ from starlette.types import ASGIApp
 
 from hami_kit.errors import SettingsError
 from hami_kit.setting_values import Address
+from hami_kit.tls import TlsFiles, TlsSettings, certificates
 
 log = logging.getLogger(__name__)
-
-CERTIFICATES_EVERY = 1.0
-"""Seconds between two looks at the certificate's files."""
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection is kept: kube-scheduler keeps its own longer than uvicorn's default of 5."""
@@ -40,25 +36,6 @@ STOP_WITHIN = 5
 
 BODY_PAUSE = 4.0
 """Seconds that a body may pause: a client that stops half-way must not hold up the end."""
-
-
-class TlsSettings(Protocol):
-    """The part of ``ServerSettings`` that TLS reads."""
-
-    @property
-    def tls_cert(self) -> Path | None:
-        """Return HAMI_TLS_CERT."""
-        ...
-
-    @property
-    def tls_key(self) -> Path | None:
-        """Return HAMI_TLS_KEY."""
-        ...
-
-    @property
-    def tls_client_ca(self) -> Path | None:
-        """Return HAMI_TLS_CLIENT_CA."""
-        ...
 
 
 class ServiceSettings(TlsSettings, Protocol):
@@ -73,26 +50,6 @@ class ServiceSettings(TlsSettings, Protocol):
     def health_listen(self) -> Address | None:
         """Return HAMI_HEALTH_LISTEN."""
         ...
-
-
-class TlsFiles(Struct, frozen=True, kw_only=True):
-    """A certificate with its key, and who may call."""
-
-    cert: Path
-    key: Path
-    client_ca: Path | None = None
-
-    @classmethod
-    def of(cls, settings: TlsSettings) -> Self | None:
-        """Return the files that the settings name, or None for plain HTTP."""
-        if settings.tls_cert is None or settings.tls_key is None:
-            return None
-        return cls(cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca)
-
-    def stamps(self) -> tuple[tuple[int, int], ...]:
-        """Return what changes when a file does, or what a link leads to, as in a mounted Secret."""
-        found = (path.stat() for path in (self.cert, self.key, self.client_ca) if path is not None)
-        return tuple((stat.st_ino, stat.st_mtime_ns) for stat in found)
 
 
 class Health(Struct, frozen=True):
@@ -122,32 +79,6 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
 
-class _Certificates:
-    """What a TLS server shows and whom it believes, as of its files; each new connection gets the present state."""
-
-    def __init__(self, tls: TlsFiles) -> None:
-        self._tls = tls
-        self._seen = tls.stamps()
-        self._current = _context(tls)
-        self.front = _context(tls)
-        self.front.sni_callback = self._pick
-
-    def _pick(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._current
-
-    async def follow(self) -> None:
-        """Read the files again when they change. Files in the middle of a change are left until they fit."""
-        while True:
-            await asyncio.sleep(CERTIFICATES_EVERY)
-            try:
-                stamps = self._tls.stamps()
-                if stamps != self._seen:
-                    self._current, self._seen = _context(self._tls), stamps
-                    log.info("read the certificate %s again", self._tls.cert)
-            except (OSError, SettingsError) as e:
-                log.debug("the certificate %s is kept: %s", self._tls.cert, e)
-
-
 @asynccontextmanager
 async def serve(
     app: ASGIApp, listen: Address, *, tls: TlsFiles | None = None, variable: str = "HAMI_LISTEN"
@@ -156,7 +87,7 @@ async def serve(
 
     Raise SettingsError that names ``variable`` for an address that is taken.
     """
-    certificates = _certificates(tls)
+    shown = certificates(tls)
     with _bind(listen, variable) as bound:
         config = uvicorn.Config(
             app,
@@ -170,11 +101,11 @@ async def serve(
             date_header=False,
         )
         config.load()
-        config.ssl = certificates.front if certificates else None
+        config.ssl = shown.front if shown else None
         server = _Server(config)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve([bound]), name=f"http {listen}")
-            following = tasks.create_task(certificates.follow(), name="certificates") if certificates else None
+            following = tasks.create_task(shown.follow(), name="certificates") if shown else None
             await server.listening.wait()
             try:
                 yield Address(listen.host, bound.getsockname()[1])
@@ -202,15 +133,6 @@ async def serve_service(
         yield address
 
 
-def _certificates(tls: TlsFiles | None) -> _Certificates | None:
-    if tls is None:
-        return None
-    try:
-        return _Certificates(tls)
-    except OSError as e:
-        raise SettingsError("HAMI_TLS_CERT", f'"{e.filename}" cannot be read ({e.strerror}); name a PEM file') from e
-
-
 def _bind(listen: Address, variable: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     # the protocol is named because asyncio turns Nagle's algorithm off only for sockets that name it: 40 ms a call
@@ -222,21 +144,6 @@ def _bind(listen: Address, variable: str) -> socket.socket:
         bound.close()
         raise SettingsError(variable, f'"{listen}" cannot be listened on ({e.strerror}); name a free one') from e
     return bound
-
-
-def _context(tls: TlsFiles) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(tls.cert, tls.key)
-    except (OSError, ssl.SSLError) as e:
-        raise SettingsError("HAMI_TLS_CERT", f'"{tls.cert}" with its key cannot be used ({e}); name a PEM pair') from e
-    if tls.client_ca is not None:
-        try:
-            context.load_verify_locations(tls.client_ca)
-        except (OSError, ssl.SSLError) as e:
-            raise SettingsError("HAMI_TLS_CLIENT_CA", f'"{tls.client_ca}" is no PEM certificate ({e})') from e
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 async def read_body(request: Request, *, most: int) -> bytes:
