@@ -87,6 +87,19 @@ async def test_a_restart_remembers_who_is_between_lock_and_confirmation(bench: B
         assert held.endswith(",team-a,p")
 
 
+@pytest.mark.parametrize("written", ["GPU-9,NVIDIA,1000,0:;", "nonsense"])
+async def test_a_pod_that_came_past_the_scheduler_stands_in_no_line(bench: Bench, written: str) -> None:
+    """Its annotation may name devices, which it holds; nobody wrote that a plugin is about to take it for its own."""
+    async with bench.allocator(bind_timeout=6.2) as process:
+        stray = a_pod("stray", **{"hami.io/vgpu-devices-allocated": written})
+        stray["spec"]["nodeName"] = "node-1"
+        held = await bench.create_pod(stray)
+        await until(lambda: state(process, held) == "BOUND")
+        second = await bench.create_pod(a_pod("q"))
+
+        assert Done() == await bench.bind(second, "node-1")
+
+
 async def test_a_lock_is_written_on_the_node_as_it_is_now(bench: Bench) -> None:
     """Our view of the node is old: 409, read again, written."""
     async with bench.allocator():

@@ -64,8 +64,7 @@ async def test_a_bound_pods_malformed_annotation_holds_too_much_rather_than_too_
 async def test_a_bound_pod_that_claims_more_than_it_asked_for_gets_what_it_asked_for(cluster: Cluster) -> None:
     """An annotation cannot book a whole card for a pod that asked for a slice."""
     written = "good-0,NVIDIA,8000,100:;"
-    notes = {ALLOCATED: written, "hami.io/bind-phase": "success"}
-    stored = await cluster.player.create(a_pod("greedy", GPU, annotations=notes, nodeName="good"))
+    stored = await cluster.player.create(a_pod("greedy", GPU, annotations={ALLOCATED: written}, nodeName="good"))
 
     told = await cluster.told("malformed", "team-a/greedy")
 

@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 
 from hami_model.allocation import State
+from hami_model.keys import is_allocating
 from hami_model.life import (
     Bound,
     Confirmed,
@@ -93,7 +94,7 @@ class Leader:
         self._unconfirmed.append((entry.since, entry.uid))
         node = self._world.nodes.node(entry.node)
         locks = self._world.locks_for(entry.allocation)
-        if node is not None and locks:
+        if node is not None and locks and is_allocating(entry.pod):
             self._means.locks.restore(node, locks, entry.allocation.pod, loop_time=asyncio.get_running_loop().time())
 
     # Time
