@@ -47,6 +47,16 @@ async def test_nats_is_unreachable(prompt: Prompt, words: list[str]) -> None:
     assert "check the address" in said.sentence
 
 
+async def test_a_password_in_the_url_is_not_repeated(prompt: Prompt) -> None:
+    """The sentence may end in a ticket."""
+    address = f"127.0.0.1:{free_port()}"
+    prompt.hurry()
+    prompt.export("HAMI_NATS_URL", f"nats://me:secret@{address}")
+    said = await prompt.hamictl("nodes")
+
+    assert f"cannot connect to NATS at HAMI_NATS_URL=nats://{address} (" in said.sentence
+
+
 async def test_nats_asks_for_credentials(prompt: Prompt) -> None:
     """Somebody answers; what is missing are the rights."""
     prompt.hurry(2)
