@@ -38,8 +38,9 @@ check: setup ## Format, lint, types, import contracts
 format: setup ## Rewrite the sources in the house format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-perf: setup ## Filter latency through the running services, written to a table
+perf: setup ## Filter latency through the running services, and what each shape of pod costs, written to tables
 	@$(BIN)/python -m tests.perf.filter_latency
+	@$(BIN)/python -m tests.perf.shapes
 
 planted: setup ## Plant known bugs in copies of the checkout and see the tests turn red (ARGS=name ...)
 	@$(BIN)/python -m tests.planted.run $(ARGS)

@@ -142,16 +142,22 @@ def _row(row: Measured, budget: Budget) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _conditions(rows: Sequence[Measured]) -> str:
-    loads = [load for row in rows for load in (row.load.before, row.load.after)]
+def conditions(measured: Sequence[Load], **more: str) -> str:
+    """Return the conditions as a table."""
+    loads = [load for both in measured for load in (both.before, both.after)]
     facts = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "CPU": f"{_cpu()}, {os.cpu_count()} cores",
         "load of the machine": f"{min(loads):.1f} to {max(loads):.1f} in the minutes around the runs, these included",
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}",
-        "half full": " and ".join(sorted({f"{row.fullness:.1%}" for row in rows})) + " of the memory booked",
+        **more,
     }
     return "\n".join(["| condition | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in facts.items())])
+
+
+def _conditions(rows: Sequence[Measured]) -> str:
+    full = " and ".join(sorted({f"{row.fullness:.1%}" for row in rows}))
+    return conditions([row.load for row in rows], **{"half full": f"{full} of the memory booked"})
 
 
 def _runs(rows: Sequence[Measured]) -> str:

@@ -6,6 +6,7 @@ from hami_model.allocation import Allocation
 from hami_model.charge import Charge, charge
 from hami_model.demands import pod_demand
 from hami_model.device import Device
+from hami_model.explain import explain
 from hami_model.fleet import Fleet
 from hami_model.objects import Meta, Node, Pod, PodRef
 from hami_model.place import Placement, place, why_not
@@ -138,6 +139,8 @@ def fast_answer(nodes: dict[str, SlowNode], pod: Pod, quota: QuotaView) -> objec
     outcome = place(fleet, pod, demand, list(nodes), policies=policies, quota=quota)
     reasons = why_not(fleet, pod, demand, list(nodes), policies=policies, quota=quota)
     refused = {list(nodes)[position]: text for text, positions in reasons.items() for position in positions}
+    explained = explain(fleet, pod, demand, list(nodes), policies=policies, quota=quota)
+    assert refused == {verdict.node: verdict.text for verdict in explained if not verdict.fits}
     if not isinstance(outcome, Placement):
         assert reasons == outcome.reasons
         return "", [], refused
@@ -178,7 +181,7 @@ def compare(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), pods(), rooms)
 def test_many_nodes_at_once_answer_as_each_by_itself(seed: int, asking: PodBuilder, room: Room) -> None:
-    """Judging all nodes' cards in one pass is a matter of speed alone."""
+    """Walking all nodes in one pass is a matter of speed alone."""
     random, pod = Random(seed), asking.pod()
     nodes = {f"n{number}": a_slow_node(f"n{number}", random) for number in range(24)}
     fleet, quota = columns_of(nodes), {"NVIDIA": room}

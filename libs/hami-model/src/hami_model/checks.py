@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, structs
 
-from hami_model.columns import Ints, Mask, Rows
+from hami_model.picking import Picker
 from hami_model.policies import MUTEX, PodPolicies
 from hami_model.quota import Room
 from hami_model.reason import Reason
 from hami_model.request import Demand, Exactly, Percent, Whole
-from hami_model.vendor import Constraints, Picker, Vendor
+from hami_model.rows import Ints, Mask, Rows
+from hami_model.vendor import Constraints, Vendor
 
 WHOLE_CARD = 100
 """All cores of a card, in percent."""
@@ -34,7 +35,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     constraints: Constraints = Constraints()
     policies: PodPolicies = PodPolicies()
     room: Room = Room()
-    """What the namespace's quota still allows, cards taken before subtracted."""
+    """What the namespace's quota still allows."""
     checks: tuple["Check", ...] = ()
     picker: Picker | None = None
 
@@ -95,7 +96,7 @@ def model_allowed(rows: Rows, ask: Ask) -> Mask | None:
         return None
     models = np.array([_names(model, rules) for model in rows.cards.models], dtype=np.bool_)
     modes = np.array([rules.modes is None or mode in rules.modes for mode in rows.cards.modes], dtype=np.bool_)
-    allowed: Mask = models[rows.model] & modes[rows.mode] if len(models) else np.zeros(len(rows), dtype=np.bool_)
+    allowed: Mask = models[rows.model] & modes[rows.mode] if len(models) else np.zeros(rows.shape, dtype=np.bool_)
     return allowed
 
 
@@ -104,13 +105,13 @@ def uuid_allowed(rows: Rows, ask: Ask) -> Mask | None:
     use, nouse = ask.constraints.use_uuids, ask.constraints.nouse_uuids
     if use is None and nouse is None:
         return None
-    ids, count = rows.ids, len(rows)
-    allowed = np.ones(count, dtype=np.bool_)
+    ids = rows.ids
+    allowed = np.ones(len(ids), dtype=np.bool_)
     if use is not None:
-        allowed &= np.fromiter(map(use.__contains__, ids), np.bool_, count)
+        allowed &= np.fromiter(map(use.__contains__, ids), np.bool_, len(ids))
     if nouse is not None:
-        allowed &= ~np.fromiter(map(nouse.__contains__, ids), np.bool_, count)
-    return allowed
+        allowed &= ~np.fromiter(map(nouse.__contains__, ids), np.bool_, len(ids))
+    return allowed.reshape(rows.shape)
 
 
 def slot_free(rows: Rows, ask: Ask) -> Mask | None:
@@ -128,11 +129,11 @@ def within_quota(rows: Rows, ask: Ask) -> Mask | None:
     room = ask.room
     if room == Room():
         return None
-    fits = np.ones(len(rows), dtype=np.bool_)
+    fits = np.ones(rows.shape, dtype=np.bool_)
     if room.memory is not None:
-        fits &= np.maximum(ask.memory_on(rows) - rows.paid_memory, 0) <= room.memory
+        fits &= np.asarray(ask.memory_on(rows) <= room.memory)
     if room.cores is not None:
-        fits &= np.maximum(ask.cores - rows.paid_cores, 0) <= room.cores
+        fits &= ask.cores <= room.cores
     return fits
 
 
@@ -203,7 +204,7 @@ def ask_of(vendor: Vendor, demand: Demand, *, constraints: Constraints, policies
 
 def first_refusals(rows: Rows, ask: Ask) -> Codes:
     """Return, for each row, the position of the first check that refuses it, or ``FITS``."""
-    codes = np.full(len(rows), FITS, dtype=np.int8)
+    codes = np.full(rows.shape, FITS, dtype=np.int8)
     for position in range(len(ask.checks) - 1, -1, -1):
         mask = ask.checks[position].passes(rows, ask)
         if mask is not None:

@@ -4,25 +4,27 @@ One rule: a node's cards are one unbroken range of rows, in the order in which t
 ``NOBODY`` is free. Nothing here knows what a check is, or a vendor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hami_model.device import Device
-
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-Where = slice | Ints
+from hami_model.rows import Floats, Ints, Mask, Rows
 
 NOBODY = 0
 """The node id that no node has."""
 
 _NUMBERS = (
     "node", "memory", "cores", "slots", "used_memory", "used_cores", "used_slots", "numa", "index", "model", "mode",
+    "group",
 )  # fmt: skip
 _FLAGS = ("healthy", "cordoned", "soft_split")
 _FIRST_ROWS = 64
+_MOST_SCORE = 2**31
+"""A pair of cards that a node scores higher than this is scored so high."""
+UNKNOWN_GROUP = -1
 
 
 class Cards:
@@ -41,6 +43,8 @@ class Cards:
     """Position in ``models``."""
     mode: Ints
     """Position in ``modes``."""
+    group: Ints
+    """Which of its node's groups of well-connected cards it belongs to, or ``UNKNOWN_GROUP``."""
     healthy: Mask
     cordoned: Mask
     soft_split: Mask
@@ -52,7 +56,10 @@ class Cards:
             setattr(self, name, np.zeros(_FIRST_ROWS, dtype=np.bool_))
         self.devices: list[Device | None] = []
         self.ids: list[str] = []
-        self.ranges: dict[int, tuple[int, int]] = {}
+        self.spans: Ints = np.zeros((_FIRST_ROWS, 2), dtype=np.int64)
+        """By node id: its first row, and the one after its last."""
+        self.links: dict[int, Floats] = {}
+        """Pair scores of the nodes that know any: [card, other card]."""
         self.rows: dict[tuple[int, str], int] = {}
         self.models: dict[str, int] = {}
         self.modes: dict[str, int] = {}
@@ -64,38 +71,78 @@ class Cards:
     def copy(self) -> "Cards":
         """Return a copy that changes on its own."""
         twin = Cards.__new__(Cards)
-        for name in (*_NUMBERS, *_FLAGS):
-            setattr(twin, name, getattr(self, name).copy())
-        for name in ("devices", "ids", "ranges", "rows", "models", "modes"):
+        for name in (*_NUMBERS, *_FLAGS, "spans", "devices", "ids", "links", "rows", "models", "modes"):
             setattr(twin, name, getattr(self, name).copy())
         twin.dead = self.dead
         return twin
 
-    def all(self) -> "Rows":
+    def all(self) -> Rows:
         """Return every row, free ones too: their node is ``NOBODY``."""
         return Rows(self, slice(0, len(self)))
 
-    def of(self, node: int) -> "Rows":
+    def of(self, node: int) -> Rows:
         """Return one node's rows."""
-        return Rows(self, slice(*self.ranges.get(node, (0, 0))))
+        return Rows(self, slice(*self.span(node)))
 
-    def among(self, nodes: Sequence[int]) -> "Rows":
+    def span(self, node: int) -> tuple[int, int]:
+        """Return a node's first row, and the one after its last."""
+        if node >= len(self.spans):
+            return 0, 0
+        start, stop = self.spans[node].tolist()
+        return start, stop
+
+    def among(self, nodes: Ints) -> Rows:
         """Return the rows of several nodes, node after node."""
-        spans = [np.arange(*self.ranges[node]) for node in nodes if node in self.ranges]
-        return Rows(self, np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64))
+        starts, sizes = self._starts(nodes), self.sizes(nodes)
+        ends = np.cumsum(sizes)
+        where: Ints = np.arange(int(sizes.sum())) + np.repeat(starts - ends + sizes, sizes)
+        return Rows(self, where)
 
-    def put(self, node: int, devices: Sequence[Device]) -> None:
-        """Replace a node's cards. Uses start at 0: the caller charges what it remembers."""
+    def table(self, nodes: Ints) -> Rows:
+        """Return the rows of several nodes that have equally many cards, as [node, card]."""
+        size = int(self.sizes(nodes[:1]).sum())
+        where: Ints = self._starts(nodes)[:, np.newaxis] + np.arange(size)
+        return Rows(self, where)
+
+    def sizes(self, nodes: Ints) -> Ints:
+        """Return how many cards each node has."""
+        spans = self.spans[self._known(nodes)]
+        sizes: Ints = spans[:, 1] - spans[:, 0]
+        return sizes
+
+    def has(self, node: int) -> bool:
+        """Say whether the node lists any card."""
+        start, stop = self.span(node)
+        return stop > start
+
+    def links_of(self, nodes: Ints) -> Floats:
+        """Return pair scores as [node, card, other card], for nodes that have equally many cards."""
+        size = int(self.sizes(nodes[:1]).sum())
+        none = np.zeros((size, size), dtype=np.float64)
+        found: Floats = np.concatenate([self.links.get(node, none) for node in nodes.tolist()])
+        return found.reshape(len(nodes), size, size)
+
+    def put(self, node: int, devices: Sequence[Device], groups: Sequence[Hashable]) -> None:
+        """Replace a node's cards. Uses start at 0: the caller charges what it remembers.
+
+        ``groups``: for each card the name of its group, ``None`` where it is unknown.
+        """
         if not self._listed(node, devices):
             self.remove(node)
             self._append(node, devices)
-        start, _ = self.ranges[node]
-        for row, device in enumerate(devices, start):
+        numbers: dict[Hashable, int] = {None: UNKNOWN_GROUP}
+        for row, (device, group) in enumerate(zip(devices, groups, strict=True), self.span(node)[0]):
             self._write(row, device)
+            self.group[row] = numbers.setdefault(group, len(numbers))
+        self.links.pop(node, None)
+        if any(device.links for device in devices):
+            self.links[node] = _links(devices)
 
     def remove(self, node: int) -> None:
         """Forget a node's cards."""
-        start, stop = self.ranges.pop(node, (0, 0))
+        start, stop = self.span(node)
+        if stop == start:
+            return
         for row in range(start, stop):
             device = self.devices[row]
             if device is not None:
@@ -103,20 +150,33 @@ class Cards:
             self.devices[row], self.ids[row] = None, ""
         for name in (*_NUMBERS, *_FLAGS):
             getattr(self, name)[start:stop] = 0
+        self.spans[node] = 0
+        self.links.pop(node, None)
         self.dead += stop - start
         if self.dead > max(_FIRST_ROWS, len(self) // 2):
             self._compact()
 
+    def _known(self, nodes: Ints) -> Ints:
+        """Return the same nodes, with ``NOBODY`` for those that never had a card of this vendor."""
+        known: Ints = np.where(nodes < len(self.spans), nodes, NOBODY)
+        return known
+
+    def _starts(self, nodes: Ints) -> Ints:
+        starts: Ints = self.spans[self._known(nodes), 0]
+        return starts
+
     def _listed(self, node: int, devices: Sequence[Device]) -> bool:
-        start, stop = self.ranges.get(node, (0, 0))
-        return node in self.ranges and self.ids[start:stop] == [device.id for device in devices]
+        start, stop = self.span(node)
+        return stop > start and self.ids[start:stop] == [device.id for device in devices]
 
     def _append(self, node: int, devices: Sequence[Device]) -> None:
         start = len(self)
         self._grow(start + len(devices))
         self.devices.extend(devices)
         self.ids.extend(device.id for device in devices)
-        self.ranges[node] = (start, len(self))
+        if node >= len(self.spans):
+            self.spans = _longer(self.spans, node + 1)
+        self.spans[node] = start, len(self)
         self.node[start : len(self)] = node
         for row, device in enumerate(devices, start):
             self.rows.setdefault((node, device.id), row)
@@ -131,18 +191,14 @@ class Cards:
         self.healthy[row], self.cordoned[row], self.soft_split[row] = device.healthy, False, False
 
     def _grow(self, rows: int) -> None:
-        room = len(self.node)
-        if rows <= room:
-            return
-        for name in (*_NUMBERS, *_FLAGS):
-            old = getattr(self, name)
-            new = np.zeros(max(rows, 2 * room), dtype=old.dtype)
-            new[:room] = old
-            setattr(self, name, new)
+        if rows > len(self.node):
+            for name in (*_NUMBERS, *_FLAGS):
+                setattr(self, name, _longer(getattr(self, name), rows))
 
     def _compact(self) -> None:
         """Close the gaps; the order of nodes and of their cards stays."""
-        live = np.flatnonzero(self.node[: len(self)] != NOBODY)
+        is_live = self.node[: len(self)] != NOBODY
+        live = np.flatnonzero(is_live)
         for name in (*_NUMBERS, *_FLAGS):
             column = getattr(self, name)
             column[: len(live)] = column[live]
@@ -150,119 +206,25 @@ class Cards:
         self.devices = [self.devices[row] for row in live]
         self.ids = [self.ids[row] for row in live]
         self.dead = 0
-        moved = {int(old): new for new, old in enumerate(live)}
-        self.rows = {key: moved[row] for key, row in self.rows.items()}
-        starts = {node: moved[start] if stop > start else 0 for node, (start, stop) in self.ranges.items()}
-        self.ranges = {n: (starts[n], starts[n] + stop - start) for n, (start, stop) in self.ranges.items()}
+        moved = np.concatenate([[0], np.cumsum(is_live)])
+        self.rows = {key: int(moved[row]) for key, row in self.rows.items()}
+        self.spans = moved[self.spans]
 
 
-class Rows:
-    """Some rows of ``Cards``: one node, a few, or all. ``scratch`` gives uses that may be changed freely."""
+def _longer(column: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """Return the column with room for so many rows, and some to spare."""
+    new = np.zeros((max(rows, 2 * len(column)), *column.shape[1:]), dtype=column.dtype)
+    new[: len(column)] = column
+    return new
 
-    __slots__ = ("cards", "paid_cores", "paid_memory", "used_cores", "used_memory", "used_slots", "where")
 
-    def __init__(self, cards: Cards, where: Where) -> None:
-        self.cards = cards
-        self.where = where
-        self.used_memory = cards.used_memory[where]
-        self.used_cores = cards.used_cores[where]
-        self.used_slots = cards.used_slots[where]
-        self.paid_memory: Ints | int = 0
-        """What the pod's quota already pays for on each card and nobody uses now: room left by an init container."""
-        self.paid_cores: Ints | int = 0
-
-    def __len__(self) -> int:
-        return len(self.used_slots)
-
-    def scratch(self) -> "Rows":
-        """Return the same rows with uses of their own."""
-        twin = Rows(self.cards, self.where)
-        twin.used_memory, twin.used_cores = twin.used_memory.copy(), twin.used_cores.copy()
-        twin.used_slots = twin.used_slots.copy()
-        return twin
-
-    def paid_on(self, position: int) -> tuple[int, int]:
-        """Return what the pod's quota already pays for on one card: memory and cores."""
-        memory, cores = self.paid_memory, self.paid_cores
-        return (
-            memory if isinstance(memory, int) else int(memory[position]),
-            cores if isinstance(cores, int) else int(cores[position]),
-        )
-
-    @property
-    def node(self) -> Ints:
-        """Node ids."""
-        return self.cards.node[self.where]
-
-    @property
-    def memory(self) -> Ints:
-        """MiB."""
-        return self.cards.memory[self.where]
-
-    @property
-    def cores(self) -> Ints:
-        """Percent of a card."""
-        return self.cards.cores[self.where]
-
-    @property
-    def slots(self) -> Ints:
-        """How many pods may share the card."""
-        return self.cards.slots[self.where]
-
-    @property
-    def numa(self) -> Ints:
-        """NUMA nodes."""
-        return self.cards.numa[self.where]
-
-    @property
-    def index(self) -> Ints:
-        """Positions on the node, as the driver counts."""
-        return self.cards.index[self.where]
-
-    @property
-    def healthy(self) -> Mask:
-        """Usable, and reported by somebody alive."""
-        return self.cards.healthy[self.where]
-
-    @property
-    def cordoned(self) -> Mask:
-        """Closed to new pods."""
-        return self.cards.cordoned[self.where]
-
-    @property
-    def soft_split(self) -> Mask:
-        """The node splits cards in software."""
-        return self.cards.soft_split[self.where]
-
-    @property
-    def model(self) -> Ints:
-        """Positions in ``cards.models``."""
-        return self.cards.model[self.where]
-
-    @property
-    def mode(self) -> Ints:
-        """Positions in ``cards.modes``."""
-        return self.cards.mode[self.where]
-
-    @property
-    def free_memory(self) -> Ints:
-        """MiB not booked; 0 where more is booked than the card has (now)."""
-        free: Ints = np.maximum(self.memory - self.used_memory, 0)
-        return free
-
-    @property
-    def entries(self) -> list[Device | None]:
-        """The devices themselves, row by row; a free row has none."""
-        devices = self.cards.devices
-        return devices[self.where] if isinstance(self.where, slice) else [devices[row] for row in self.where]
-
-    @property
-    def ids(self) -> list[str]:
-        """Uuids, row by row; a free row has none."""
-        ids = self.cards.ids
-        return ids[self.where] if isinstance(self.where, slice) else [ids[row] for row in self.where]
-
-    @property
-    def devices(self) -> list[Device]:
-        """The devices themselves, free rows left out."""
-        return [device for device in self.entries if device is not None]
+def _links(devices: Sequence[Device]) -> Floats:
+    """Return pair scores as [card, other card]; a missing one, and a card's with itself, is 0."""
+    found: Floats = np.zeros((len(devices), len(devices)), dtype=np.float64)
+    places = {device.id: at for at, device in enumerate(devices)}
+    for at, device in enumerate(devices):
+        for uuid, score in device.links.items():
+            to = places.get(uuid, at)
+            if to != at:
+                found[at, to] = max(min(score, _MOST_SCORE), -_MOST_SCORE)
+    return found

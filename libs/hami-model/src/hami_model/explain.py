@@ -3,14 +3,15 @@
 One rule: the verdicts come from the very walk that decides; numbers are read from the cards as that walk saw them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 
 import numpy as np
+from msgspec import Struct
 
 from hami_model.bus.messages import CardVerdict, NodeVerdict
-from hami_model.checks import FITS, Ask, first_refusals
-from hami_model.columns import NOBODY, Rows
-from hami_model.fit import Refusal
+from hami_model.checks import FITS, Ask, Codes, first_refusals
+from hami_model.device import Device
 from hami_model.fleet import Fleet
 from hami_model.objects import Pod
 from hami_model.place import steps_of
@@ -18,11 +19,12 @@ from hami_model.policies import PodPolicies
 from hami_model.quota import UNLIMITED, QuotaView
 from hami_model.reason import NODE_UNREGISTERED, Reason
 from hami_model.request import PodDemand
+from hami_model.rows import Ints, Rows
 from hami_model.score import node_scores
-from hami_model.walk import Fitted, Step, walk
+from hami_model.walk import Walked, walk
 
-Numbers = tuple[str, str]
-"""What was wanted, and what the card had."""
+At = tuple[Ints, Ints]
+"""Some cards of a table: their nodes, and their positions there."""
 
 
 def explain(
@@ -36,95 +38,144 @@ def explain(
 ) -> list[NodeVerdict]:
     """Return every candidate's verdict, in the order in which they are offered."""
     steps = steps_of(fleet, pod, demand, policies=policies, quota=quota)
-    return [_verdict(fleet, steps, node) for node in candidates]
+    nodes = np.array(sorted({fleet.ids[name] for name in candidates if name in fleet.ids}), dtype=np.int64)
+    verdicts = {
+        verdict.node: verdict
+        for walked in walk(fleet, nodes, steps)
+        for verdict in (*_fitting(fleet, nodes, walked), *_refusing(fleet, nodes, walked))
+    }
+    return [verdicts.get(name) or NodeVerdict(node=name, fits=False, text=NODE_UNREGISTERED) for name in candidates]
 
 
-def _verdict(fleet: Fleet, steps: Sequence[Step], node: str) -> NodeVerdict:
-    node_id = fleet.ids.get(node, NOBODY)
-    if node_id == NOBODY:
-        return NodeVerdict(node=node, fits=False, text=NODE_UNREGISTERED)
-    outcome = walk(fleet, node_id, steps)
-    if isinstance(outcome, Fitted):
-        score = node_scores(fleet.used[node_id : node_id + 1], fleet.total[node_id : node_id + 1])[0]
-        full = float(np.float32(score + outcome.bonus(steps)))
-        asks = {ask.vendor.word: ask for step in reversed(steps) for ask in step.asks}
-        cards = [card for ask in asks.values() for card in _cards(fleet.cards[ask.vendor.word].of(node_id), ask)]
-        return NodeVerdict(node=node, fits=True, score=full, cards=cards)
-    if isinstance(outcome, Refusal):
-        cards = _refused(outcome.rows, outcome.ask, outcome.cards)
-    else:
-        cards = _cards(fleet.cards[outcome.ask.vendor.word].of(node_id), outcome.ask)
-    return NodeVerdict(node=node, fits=False, text=outcome.text, cards=cards)
+def _fitting(fleet: Fleet, nodes: Ints, walked: Walked) -> Iterator[NodeVerdict]:
+    """Yield the verdicts of nodes that take the pod; each card says what it answers by itself."""
+    fits = walked.fitting
+    if not len(fits):
+        return
+    mine = nodes[walked.at[fits]]
+    scores = (node_scores(fleet.used[mine], fleet.total[mine]) + walked.bonus()[fits]).astype(np.float32)
+    cards: list[list[CardVerdict]] = [[] for _ in mine]
+    for ask in {ask.vendor.word: ask for step in reversed(walked.steps) for ask in step.asks}.values():
+        rows = fleet.cards[ask.vendor.word].table(mine)
+        reasons = tuple(check.reason for check in ask.checks)
+        seen = Seen(rows=rows, ask=ask, codes=first_refusals(rows, ask), reasons=reasons)
+        for known, more in zip(cards, seen.verdicts(np.arange(len(mine))), strict=True):
+            known.extend(more)
+    for node, score, of_node in zip(mine.tolist(), scores.tolist(), cards, strict=True):
+        yield NodeVerdict(node=fleet.name(node), fits=True, score=score, cards=of_node)
 
 
-def _cards(rows: Rows, ask: Ask) -> list[CardVerdict]:
-    """Return what each card by itself answers to a demand."""
-    codes = first_refusals(rows, ask).tolist()
-    return _refused(rows, ask, {at: ask.checks[code].reason for at, code in enumerate(codes) if code != FITS})
+def _refusing(fleet: Fleet, nodes: Ints, walked: Walked) -> Iterator[NodeVerdict]:
+    """Yield the verdicts of nodes that refuse the pod; each card says what it answered where the walk stopped."""
+    for fit, refused in walked.refusals():
+        seen = Seen(rows=fit.rows, ask=fit.ask, codes=fit.card_codes(), reasons=fit.reasons, left=fit.left)
+        cards = seen.verdicts(refused)
+        for text, members in fit.texts(refused):
+            for at in members.tolist():
+                node = fleet.name(int(nodes[walked.at[refused[at]]]))
+                yield NodeVerdict(node=node, fits=False, text=text, cards=cards[at])
 
 
-def _refused(rows: Rows, ask: Ask, reasons: dict[int, Reason]) -> list[CardVerdict]:
-    verdicts = []
-    for at, device in enumerate(rows.devices):
-        reason = reasons.get(at)
-        if reason is None:
-            verdicts.append(CardVerdict(device=device.id))
-        else:
-            wanted, had = _NUMBERS[reason](rows, ask, at) if reason in _NUMBERS else ("", "")
-            verdicts.append(CardVerdict(device=device.id, reason=reason.value, wanted=wanted, had=had))
-    return verdicts
+class Seen(Struct, frozen=True, kw_only=True):
+    """The cards of many nodes as a demand saw them: tables of [node, card]."""
+
+    rows: Rows
+    ask: Ask
+    codes: Codes
+    """Which of the reasons refused the card, or ``FITS``."""
+    reasons: tuple[Reason, ...]
+    left: Ints | None = None
+    """[2, node]: memory and cores that the quota still allowed; None = as ``ask.room`` says."""
+
+    def verdicts(self, nodes: Ints) -> list[list[CardVerdict]]:
+        """Return the verdicts of all cards of some of the nodes."""
+        size, ids = self.codes.shape[1], self.rows.ids
+        found = [[CardVerdict(device=uuid) for uuid in ids[node * size : (node + 1) * size]] for node in nodes.tolist()]
+        codes = self.codes[nodes]
+        for code in np.unique(codes[codes != FITS]).tolist():
+            chosen, cards = np.nonzero(codes == code)
+            reason = self.reasons[code]
+            numbers, word = _NUMBERS.get(reason, _nothing)(self, (nodes[chosen], cards)), reason.value
+            for at, card, (wanted, had) in zip(chosen.tolist(), cards.tolist(), numbers, strict=False):
+                device = found[at][card].device
+                found[at][card] = CardVerdict(device=device, reason=word, wanted=wanted, had=had)
+        return found
+
+    def memory(self, at: At) -> list[int]:
+        """Return the MiB wanted of some cards."""
+        wanted: list[int] = np.broadcast_to(self.ask.memory_on(self.rows), self.rows.shape)[at].tolist()
+        return wanted
+
+    def devices(self, at: At) -> list[Device]:
+        """Return some cards themselves."""
+        devices, size = self.rows.devices, self.codes.shape[1]
+        return [devices[node * size + card] for node, card in zip(at[0].tolist(), at[1].tolist(), strict=True)]
 
 
-def _memory(rows: Rows, ask: Ask, at: int) -> Numbers:
-    return f"{_wanted_memory(rows, ask, at)} MiB", f"{rows.free_memory[at]} MiB"
+Numbers = Iterable[tuple[str, str]]
+"""For each card what was wanted, and what it had."""
 
 
-def _cores(rows: Rows, ask: Ask, at: int) -> Numbers:
-    total = ask.total_cores(rows)
-    free = (total if isinstance(total, int) else int(total[at])) - int(rows.used_cores[at])
-    return f"{ask.cores} %", f"{max(free, 0)} %"
+def _nothing(seen: Seen, at: At) -> Numbers:
+    return repeat(("", ""))
 
 
-def _slots(rows: Rows, ask: Ask, at: int) -> Numbers:
-    return "1 slot", f"{rows.used_slots[at]} of {rows.slots[at]} taken"
+def _memory(seen: Seen, at: At) -> Numbers:
+    had = seen.rows.free_memory[at].tolist()
+    return zip((f"{mib} MiB" for mib in seen.memory(at)), (f"{mib} MiB" for mib in had), strict=True)
 
 
-def _exclusive(rows: Rows, ask: Ask, at: int) -> Numbers:
-    return "a card for itself", f"{rows.used_slots[at]} on it"
+def _cores(seen: Seen, at: At) -> Numbers:
+    free = np.maximum(np.broadcast_to(seen.ask.total_cores(seen.rows), seen.rows.shape) - seen.rows.used_cores, 0)
+    wanted = f"{seen.ask.cores} %"
+    return ((wanted, f"{cores} %") for cores in free[at].tolist())
 
 
-def _model(rows: Rows, ask: Ask, at: int) -> Numbers:
-    rules, device = ask.constraints, rows.devices[at]
+def _slots(seen: Seen, at: At) -> Numbers:
+    used, slots = seen.rows.used_slots[at].tolist(), seen.rows.slots[at].tolist()
+    return (("1 slot", f"{taken} of {size} taken") for taken, size in zip(used, slots, strict=True))
+
+
+def _exclusive(seen: Seen, at: At) -> Numbers:
+    return (("a card for itself", f"{taken} on it") for taken in seen.rows.used_slots[at].tolist())
+
+
+def _model(seen: Seen, at: At) -> Numbers:
+    rules = seen.ask.constraints
     lists = (("", rules.use_models), ("not ", rules.nouse_models), ("mode ", (rules.modes,) if rules.modes else None))
     wanted = "; ".join(word + ", ".join(names) for word, names in lists if names is not None)
-    return wanted, f"{device.model}, mode {device.mode}" if rules.modes else device.model
+    mode = ", mode {}" if rules.modes else ""
+    return ((wanted, device.model + mode.format(device.mode)) for device in seen.devices(at))
 
 
-def _uuid(rows: Rows, ask: Ask, at: int) -> Numbers:
-    rules = ask.constraints
+def _uuid(seen: Seen, at: At) -> Numbers:
+    rules = seen.ask.constraints
     lists = (("", rules.use_uuids), ("not ", rules.nouse_uuids))
     wanted = "; ".join(word + ", ".join(sorted(ids)) for word, ids in lists if ids is not None)
-    return wanted, rows.devices[at].id
+    return ((wanted, device.id) for device in seen.devices(at))
 
 
-def _quota(rows: Rows, ask: Ask, at: int) -> Numbers:
-    room = ask.room
-    left = [f"{amount} {unit}" for amount, unit in ((room.memory, "MiB"), (room.cores, "%")) if amount is not None]
-    return f"{_wanted_memory(rows, ask, at)} MiB, {ask.cores} %", f"{' and '.join(left)} left in the namespace"
+def _quota(seen: Seen, at: At) -> Numbers:
+    room, nodes = seen.ask.room, at[0]
+    limits, units = (room.memory, room.cores), ("MiB", "%")
+    left = seen.left if seen.left is not None else [np.full(len(seen.codes), limit or 0) for limit in limits]
+    known = [(amounts[nodes], u) for amounts, limit, u in zip(left, limits, units, strict=True) if limit is not None]
+    rows = zip(*(amounts.tolist() for amounts, _ in known), strict=True)
+    had = (" and ".join(f"{n} {u}" for n, (_, u) in zip(row, known, strict=True)) for row in rows)
+    return (
+        (f"{mib} MiB, {seen.ask.cores} %", f"{text} left in the namespace")
+        for mib, text in zip(seen.memory(at), had, strict=True)
+    )
 
 
-def _numa(rows: Rows, ask: Ask, at: int) -> Numbers:
-    return f"{ask.demand.count} cards on one NUMA node", f"NUMA node {rows.numa[at]}"
+def _numa(seen: Seen, at: At) -> Numbers:
+    wanted = f"{seen.ask.demand.count} cards on one NUMA node"
+    return ((wanted, f"NUMA node {numa}") for numa in seen.rows.numa[at].tolist())
 
 
-def _wanted_memory(rows: Rows, ask: Ask, at: int) -> int:
-    memory = ask.memory_on(rows)
-    return memory if isinstance(memory, int) else int(memory[at])
-
-
-_NUMBERS: dict[Reason, Callable[[Rows, Ask, int], Numbers]] = {
-    Reason.UNHEALTHY: lambda rows, ask, at: ("a healthy card", "unhealthy, or nobody serves it"),
-    Reason.CORDONED: lambda rows, ask, at: ("an open card", "cordoned"),
+_NUMBERS: dict[Reason, Callable[[Seen, At], Numbers]] = {
+    Reason.UNHEALTHY: lambda seen, at: repeat(("a healthy card", "unhealthy, or nobody serves it")),
+    Reason.CORDONED: lambda seen, at: repeat(("an open card", "cordoned")),
     Reason.TYPE_MISMATCH: _model,
     Reason.UUID_MISMATCH: _uuid,
     Reason.SLOTS_EXHAUSTED: _slots,
@@ -132,6 +183,6 @@ _NUMBERS: dict[Reason, Callable[[Rows, Ask, int], Numbers]] = {
     Reason.QUOTA_EXCEEDED: _quota,
     Reason.INSUFFICIENT_MEMORY: _memory,
     Reason.INSUFFICIENT_CORES: _cores,
-    Reason.COMPUTE_EXHAUSTED: lambda rows, ask, at: ("some cores left", "all cores booked"),
+    Reason.COMPUTE_EXHAUSTED: lambda seen, at: repeat(("some cores left", "all cores booked")),
     Reason.NUMA_MISMATCH: _numa,
 }

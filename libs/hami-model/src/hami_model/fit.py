@@ -1,208 +1,243 @@
-"""Fit one demand on one node's cards: which cards it takes and in which order, or why it does not fit.
+"""Fit one demand on the cards of many nodes at once: which cards each node gives, in which order, or why it refuses.
 
-One rule: cards are asked in walk order, and each answer may depend on the cards taken before (quota, NUMA runs). The
-caller books what was taken; nothing is written here.
+One rule: cards are asked in walk order, one card of every node at a time, and each answer may depend on the cards taken
+before (quota, NUMA runs). The caller books what was taken; nothing is written here.
 """
 
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct, structs
 
 from hami_model.allocation import Grant
-from hami_model.checks import FITS, NODE_WIDE, Ask
-from hami_model.columns import Rows
-from hami_model.device import Device
-from hami_model.errors import InvariantError
-from hami_model.judge import Judged
+from hami_model.checks import FITS, Ask, Codes, first_refusals
+from hami_model.picking import Passed, Picker
 from hami_model.quota import Room
-from hami_model.reason import Reason, reason_text
-from hami_model.vendor import Candidate, Picker
+from hami_model.reason import Reason
+from hami_model.refusals import NOTHING, Tally
+from hami_model.request import Demand
+from hami_model.rows import Ints, Mask, Rows
+from hami_model.score import card_scores, walk_order
 
 BEFORE_NUMA = frozenset({Reason.UNHEALTHY, Reason.CORDONED, Reason.TYPE_MISMATCH})
 """A card refused for one of these is not there for numa-bind; any other card breaks the run (HAMi compat)."""
 
 
-class Taken(Struct, frozen=True):
-    """The cards a demand takes: positions among the node's rows, and the grants, in the order of taking."""
+class Purse(Struct, frozen=True):
+    """What the namespace may spend on each node. First axis: memory, cores."""
 
-    positions: tuple[int, ...]
-    grants: tuple[Grant, ...]
+    left: Ints
+    """[2, node]"""
+    paid: Ints
+    """[2, node, card]: what of a card is paid for and nobody uses: room left by an init container."""
 
 
-class Refusal(Struct, frozen=True, kw_only=True):
-    """Why a node's cards do not take a demand: reasons counted, and each refused card's own."""
+class Fit(Struct, frozen=True, kw_only=True):
+    """What the nodes answer to one demand; arrays are indexed by node, in the order of ``rows``."""
 
     ask: Ask
     rows: Rows
-    counts: dict[Reason, int]
-    total: int
-    cards: dict[int, Reason] = {}
+    fits: Mask
+    positions: Ints
+    """[node, place]: the cards taken, in the order of taking, where the node fits; elsewhere anything."""
+    order: Ints
+    codes: Codes
+    """[place, node]: which of ``reasons`` refused the card at that place of the walk order, or ``FITS``."""
+    short: Ints
+    """How many cards would do, but are not enough, or ``NOTHING`` where that is not said."""
+    over: int | None = None
+    """What stands for the node's cards in HAMi's text; None = all of them."""
+    left: Ints | None = None
+    """[2, node]: what of the quota was left at the end."""
 
     @property
-    def text(self) -> str:
-        """Return HAMi's words."""
-        return reason_text(self.counts, self.total)
+    def reasons(self) -> tuple[Reason, ...]:
+        """Return what may refuse a card."""
+        return _reasons(self.ask)
+
+    def texts(self, nodes: Ints) -> Iterator[tuple[str, Ints]]:
+        """Yield HAMi's words with the positions in ``nodes`` whose nodes say them."""
+        codes, reasons = self.codes[:, nodes], self.reasons
+        (cards, size), answers = codes.shape, len(reasons) + 1
+        # One count for each node and answer; the last column, reached by FITS = -1, is the cards that pass.
+        counts = np.bincount((np.arange(size) * answers + codes % answers).ravel(), minlength=size * answers)
+        tally = Tally(
+            wanted=self.ask.demand.count,
+            reasons=reasons,
+            counts=counts.reshape(size, answers)[:, :FITS],
+            total=np.full(size, cards),
+            short=self.short[nodes],
+            over=self.over,
+        )
+        return tally.texts(np.arange(size))
+
+    def grants(self, node: int) -> tuple[Grant, ...]:
+        """Return what one node gives, in the order of taking."""
+        cards, rows = self.rows.cards, self.rows.numbers[node, self.positions[node]]
+        memory = np.broadcast_to(self.ask.memory_on(self.rows), self.rows.shape)[node, self.positions[node]]
+        devices = ((cards.devices[row], mib) for row, mib in zip(rows.tolist(), memory.tolist(), strict=True))
+        return tuple(
+            Grant(
+                uuid=device.id,
+                vendor=self.ask.vendor.word,
+                memory=mib,
+                cores=self.ask.cores,
+                index=device.index,
+                custom=device.custom,
+            )
+            for device, mib in devices
+            if device is not None
+        )
+
+    def card_codes(self) -> Codes:
+        """Return ``codes`` as [node, card]."""
+        codes = np.empty_like(self.codes.T)
+        np.put_along_axis(codes, self.order, self.codes.T, axis=1)
+        return codes
 
 
-def fit(rows: Rows, ask: Ask, judged: Judged) -> Taken | Refusal:
-    """Take cards for one demand from one node."""
-    walk = _Walk(rows, ask, judged)
-    if walk.is_closed:
-        return walk.refusal()
-    return walk.take() if ask.picker is None else walk.pick(ask.picker)
+def fit(
+    rows: Rows,
+    nodes: Ints,
+    ask: Ask,
+    demands: Sequence[Demand],
+    *,
+    purse: Purse | None = None,
+    listed: Ints | None = None,
+) -> Fit:
+    """Take cards for one demand from each node; ``demands`` are all of the container's: they weigh in the scores.
+
+    ``listed``: the order in which the nodes' cards stand before they are sorted; None = the nodes' own.
+    """
+    if rows.shape[1] < ask.demand.count:
+        return _too_few(rows, ask)
+    walk = _Walk(rows, ask, demands, purse, listed)
+    for place in range(rows.shape[1]):
+        walk.ask(place)
+    return walk.first_ones() if ask.picker is None else walk.picked(ask.picker, nodes)
 
 
 class _Walk:
-    """One demand's way along a node's cards."""
+    """One demand's way along the cards of all nodes: tables of [place in walk order, node]."""
 
-    def __init__(self, rows: Rows, ask: Ask, judged: Judged) -> None:
-        self._rows = rows
-        self._ask = ask
-        self._judged = judged
-        self._room = ask.room
-        self._is_limited = ask.room != Room()
-        self._counts: Counter[Reason] = Counter()
-        self._cards: dict[int, Reason] = {}
+    def __init__(
+        self, rows: Rows, ask: Ask, demands: Sequence[Demand], purse: Purse | None, listed: Ints | None
+    ) -> None:
+        self._rows, self._ask, self._purse = rows, ask, purse
+        keys = ask.policies.card_order(numa_bind=ask.constraints.numa_bind)
+        self._order = walk_order(rows, card_scores(rows, demands, ask.policies), keys, listed=listed)
+        nodes, cards = rows.shape
+        self._where = np.ascontiguousarray((self._order + np.arange(nodes)[:, np.newaxis] * cards).T)
+        self._reasons = _reasons(ask)
+        self._codes: Codes = self._in_order(first_refusals(rows, structs.replace(ask, room=Room())))
+        self._taken: Mask = np.zeros(self._codes.shape, dtype=np.bool_)
+        self._together: Ints = np.zeros(nodes, dtype=np.int64)
+        """How many of the cards that passed may be taken together."""
+        self._binds = ask.constraints.numa_bind
+        if self._binds:
+            self._numa = self._in_order(rows.numa)
+            self._run = self._numa[0]
+            skipped = [code for code, reason in enumerate(self._reasons) if reason in BEFORE_NUMA]
+            self._counts_for_numa = ~np.isin(self._codes, skipped)
+        if purse is not None:
+            memory, cores = np.broadcast_to(ask.memory_on(rows), rows.shape), ask.cores
+            self._price = np.stack(
+                [self._in_order(np.maximum(c - paid, 0)) for c, paid in zip((memory, cores), purse.paid, strict=True)]
+            )
+            self._left = purse.left.copy()
 
-    @property
-    def is_closed(self) -> bool:
-        """Say whether the node itself refuses, and note why."""
-        first = self._judged.codes[0] if self._judged.codes else FITS
-        if first == FITS or self._reason(first) not in NODE_WIDE:
-            return False
-        self._counts[self._reason(first)] = 1
-        return True
+    def ask(self, place: int) -> None:
+        """Ask the next card of every node."""
+        count, picks = self._ask.demand.count, self._ask.picker is not None
+        is_open = (self._together < count) | picks
+        if self._binds:
+            self._leave_run(place, is_open)
+        code = self._codes[place]
+        if self._purse is not None:
+            is_asked = (code == FITS) | (code > self._ask.quota_at)
+            is_dear = (self._price[:, place] > self._left).any(axis=0)
+            code[is_asked & is_dear] = self._ask.quota_at
+        passes = (code == FITS) & is_open
+        self._taken[place] = passes
+        self._together += passes
+        if self._purse is not None:
+            self._left -= self._price[:, place] * (passes & (self._together < count))
 
-    def take(self) -> Taken | Refusal:
-        """Take the first cards that pass; under numa-bind all of one unbroken run of a NUMA node."""
-        numa = self._rows.numa.tolist() if self._ask.constraints.numa_bind else None
-        run, taken = None, list[int]()
-        for position in self._judged.order:
-            if numa is not None and numa[position] != run and self._counts_for_numa(position):
-                run = numa[position]
-                self._give_up(taken)
-                taken = []
-            if not self._passes(position):
-                continue
-            taken.append(position)
-            if len(taken) == self._ask.demand.count:
-                return self._taken(taken)
-            self._pay(position)
-        if taken:
-            self._counts[Reason.TOO_FEW_CARDS] = len(taken)
-        return self.refusal()
+    def first_ones(self) -> Fit:
+        """Take the first cards that pass."""
+        fits = self._together == self._ask.demand.count
+        places: Ints = np.zeros((len(fits), self._ask.demand.count), dtype=np.int64)
+        places[fits] = np.nonzero(self._taken.T[fits])[1].reshape(-1, self._ask.demand.count)
+        return self._fit(fits, places, np.where(self._together > 0, self._together, NOTHING))
 
-    def pick(self, picker: Picker) -> Taken | Refusal:
+    def picked(self, picker: Picker, nodes: Ints) -> Fit:
         """Let the vendor pick among all cards that pass."""
-        passed, together = self._all_that_pass()
-        choice = picker([self._candidate(position) for position in passed], self._rows.devices)
-        by_uuid = {self._device(position).id: position for position in passed}
-        chosen = [by_uuid[grant.uuid] for grant in choice.grants]
-        if len(chosen) == self._ask.demand.count:
-            return self._taken(chosen) if self._is_paid(chosen) else self._unpaid(chosen, total=choice.total)
+        choice, count = picker(Passed(self._rows, self._order, self._taken.T, nodes)), self._ask.demand.count
+        is_enough, is_paid = choice.number == count, self._are_paid(choice.places)
+        unpaid = np.flatnonzero(is_enough & ~is_paid)
+        # Cards that cost the quota more than those it was asked about.
+        self._codes[choice.places[unpaid, :count].T, unpaid] = self._ask.quota_at if len(unpaid) else FITS
         # HAMi compat: under numa-bind the refusal counts the NUMA node walked last, whatever the others had.
-        too_few = together if self._ask.constraints.numa_bind else len(chosen)
-        if too_few or choice.total is not None:
-            self._counts[Reason.TOO_FEW_CARDS] = too_few
-        return self.refusal(total=choice.total)
+        number = self._together if self._binds else choice.number
+        is_told = ~is_enough & ((number > 0) | (choice.total is not None))
+        short = np.where(is_told, number, NOTHING)
+        return self._fit(is_enough & is_paid, choice.places, short, over=choice.total)
 
-    def _unpaid(self, positions: list[int], *, total: int | None) -> Refusal:
-        """Refuse the picked cards, which cost the quota more than those it was asked about."""
-        self._counts[Reason.QUOTA_EXCEEDED] += len(positions)
-        self._cards.update(dict.fromkeys(positions, Reason.QUOTA_EXCEEDED))
-        return self.refusal(total=total)
-
-    def refusal(self, *, total: int | None = None) -> Refusal:
-        """Return why not."""
-        return Refusal(
-            ask=structs.replace(self._ask, room=self._room) if self._is_limited else self._ask,
+    def _fit(self, fits: Mask, places: Ints, short: Ints, *, over: int | None = None) -> Fit:
+        count = self._ask.demand.count
+        return Fit(
+            ask=self._ask,
             rows=self._rows,
-            counts=dict(self._counts),
-            total=len(self._rows) if total is None else total,
-            cards=self._cards,
+            fits=fits,
+            positions=np.take_along_axis(self._order, places[:, :count], axis=1),
+            order=self._order,
+            codes=self._codes,
+            short=short,
+            over=over,
+            left=None if self._purse is None else self._left,
         )
 
-    def _all_that_pass(self) -> tuple[list[int], int]:
-        """Return the cards that pass, and how many of them may be taken together: those of the last NUMA node."""
-        numa = self._rows.numa.tolist() if self._ask.constraints.numa_bind else None
-        run, together, passed = None, 0, list[int]()
-        for position in self._judged.order:
-            if numa is not None and numa[position] != run and self._counts_for_numa(position):
-                run, together, self._room = numa[position], 0, self._ask.room
-            if not self._passes(position):
-                continue
-            passed.append(position)
-            together += 1
-            if together < self._ask.demand.count:
-                self._pay(position)
-        return passed, together
+    def _leave_run(self, place: int, is_open: Mask) -> None:
+        """Where this card begins a run of another NUMA node, put the cards of the run before back; a picker has all."""
+        numa = self._numa[place]
+        moves = is_open & self._counts_for_numa[place] & (numa != self._run)
+        if not moves.any():
+            return
+        if self._ask.picker is None:
+            self._codes[:place][self._taken[:place] & moves] = self._reasons.index(Reason.NUMA_MISMATCH)
+            self._taken[:place] &= ~moves
+        self._together[moves] = 0
+        self._run = np.where(moves, numa, self._run)
+        if self._purse is not None:
+            self._left = np.where(moves, self._purse.left, self._left)
 
-    def _reason(self, code: int) -> Reason:
-        return self._ask.checks[code].reason
+    def _are_paid(self, places: Ints) -> Mask:
+        if self._purse is None:
+            return np.ones(len(places), dtype=np.bool_)
+        wanted = places.T[np.newaxis, : self._ask.demand.count]
+        fits: Mask = (np.take_along_axis(self._price, wanted, axis=1).sum(axis=1) <= self._purse.left).all(axis=0)
+        return fits
 
-    def _passes(self, position: int) -> bool:
-        code = self._judged.codes[position]
-        if self._is_limited and (code == FITS or code > self._ask.quota_at) and not self._is_affordable(position):
-            code = self._ask.quota_at
-        if code == FITS:
-            return True
-        reason = self._reason(code)
-        self._counts[reason] += 1
-        self._cards[position] = reason
-        return False
+    def _in_order(self, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.take(column, self._where)
 
-    def _counts_for_numa(self, position: int) -> bool:
-        code = self._judged.codes[position]
-        return code == FITS or self._reason(code) not in BEFORE_NUMA
 
-    def _give_up(self, taken: list[int]) -> None:
-        """Put cards back that share no NUMA node with those to come."""
-        if taken:
-            self._counts[Reason.NUMA_MISMATCH] += len(taken)
-            self._cards.update(dict.fromkeys(taken, Reason.NUMA_MISMATCH))
-            self._room = self._ask.room
+def _too_few(rows: Rows, ask: Ask) -> Fit:
+    """Refuse on nodes that have fewer cards than are wanted; each card says what it answers by itself."""
+    nodes, cards = rows.shape
+    codes = np.ascontiguousarray(first_refusals(rows, ask).T)
+    return Fit(
+        ask=ask,
+        rows=rows,
+        fits=np.zeros(nodes, dtype=np.bool_),
+        positions=np.zeros((nodes, 0), dtype=np.int64),
+        order=np.broadcast_to(np.arange(cards), rows.shape),
+        codes=codes,
+        short=np.full(nodes, NOTHING),
+    )
 
-    def _pay(self, position: int) -> None:
-        """Leave less room of the namespace's quota for the cards after this one."""
-        if self._is_limited:
-            memory, cores = self._cost(position)
-            self._room = self._room.less(memory, cores)
 
-    def _is_affordable(self, position: int) -> bool:
-        return self._room.holds(*self._cost(position))
-
-    def _is_paid(self, positions: list[int]) -> bool:
-        costs = [self._cost(position) for position in positions]
-        return self._ask.room.holds(sum(memory for memory, _ in costs), sum(cores for _, cores in costs))
-
-    def _cost(self, position: int) -> tuple[int, int]:
-        """Return what a card adds to the namespace's use: nothing for what an init container's share pays already."""
-        paid_memory, paid_cores = self._rows.paid_on(position)
-        return max(self._judged.memory[position] - paid_memory, 0), max(self._ask.cores - paid_cores, 0)
-
-    def _device(self, position: int) -> Device:
-        device = self._rows.entries[position]
-        if device is None:
-            raise InvariantError(f"row {position} of a node's cards is free")
-        return device
-
-    def _grant(self, position: int) -> Grant:
-        device = self._device(position)
-        return Grant(
-            uuid=device.id,
-            vendor=self._ask.vendor.word,
-            memory=self._judged.memory[position],
-            cores=self._ask.cores,
-            index=device.index,
-            custom=device.custom,
-        )
-
-    def _candidate(self, position: int) -> Candidate:
-        return Candidate(
-            device=self._device(position),
-            grant=self._grant(position),
-            used_slots=int(self._rows.used_slots[position]),
-        )
-
-    def _taken(self, positions: list[int]) -> Taken:
-        return Taken(tuple(positions), tuple(self._grant(position) for position in positions))
+def _reasons(ask: Ask) -> tuple[Reason, ...]:
+    return (*(check.reason for check in ask.checks), Reason.NUMA_MISMATCH)

@@ -11,9 +11,10 @@ from msgspec import Struct, structs
 
 from hami_model.catalog import Catalog
 from hami_model.charge import Card, Charge, Charges
-from hami_model.columns import NOBODY, Cards, Ints
+from hami_model.columns import NOBODY, Cards
 from hami_model.device import Device
 from hami_model.objects import Node
+from hami_model.rows import Ints
 from hami_model.selectors import listed
 from hami_model.vendor import NodeMarks, Vendor
 
@@ -105,8 +106,8 @@ class Fleet:
         if not devices:
             self.drop(node, word)
             return
-        node_id = self._id(node)
-        self.cards[word].put(node_id, devices)
+        node_id, group = self._id(node), self.catalog.by_word(word).group
+        self.cards[word].put(node_id, devices, [group and group(device) for device in devices])
         self._refresh(node, word)
         self._add_up(node_id)
 
@@ -115,12 +116,13 @@ class Fleet:
         node_id = self.ids.get(node, NOBODY)
         if word is None:
             self._standing.pop(node, None)
-        if node_id == NOBODY:
+        left = [cards for cards in (self.cards.values() if word is None else (self.cards[word],)) if cards.has(node_id)]
+        if not left:
             return
-        for cards in self.cards.values() if word is None else (self.cards[word],):
+        for cards in left:
             cards.remove(node_id)
         self._add_up(node_id)
-        if not any(node_id in cards.ranges for cards in self.cards.values()):
+        if not any(cards.has(node_id) for cards in self.cards.values()):
             self._free(node, node_id)
 
     def set_node(self, node: Node) -> None:
@@ -184,8 +186,7 @@ class Fleet:
         node_id, cards = self.ids.get(node, NOBODY), self.cards[word]
         standing, booked = self.standing(node), self.use(node)
         marks, ready = self.marks(node, word), self.is_ready(node, word)
-        start, stop = cards.ranges.get(node_id, (0, 0))
-        for row in range(start, stop):
+        for row in range(*cards.span(node_id)):
             device = cards.devices[row]
             if device is None:
                 continue
@@ -207,7 +208,7 @@ class Fleet:
         self.used[node_id] += (sign * change.slots, sign * change.cores, sign * change.memory)
 
     def _add_up(self, node_id: int) -> None:
-        rows = [cards.of(node_id) for cards in self.cards.values()]
+        rows = [cards.of(node_id) for cards in self.cards.values() if cards.has(node_id)]
         self.total[node_id] = [
             sum(int(getattr(r, column).sum()) for r in rows) for column in ("slots", "cores", "memory")
         ]

@@ -1,32 +1,34 @@
 """Decide which of the offered nodes takes a pod, and which cards there.
 
-One rule: the survey of the whole fleet only prunes and explains; the walk of single nodes decides, best node first.
+One rule: the survey of the whole fleet only prunes and explains; the walk of nodes decides, the best ones first.
 Among equal nodes the first in the request's order wins. Nothing is booked here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
 from hami_model.allocation import ContainerGrants
 from hami_model.checks import Ask, ask_of
-from hami_model.columns import NOBODY, Ints, Mask
+from hami_model.columns import NOBODY
 from hami_model.fleet import Fleet
-from hami_model.judge import Judged, judge_each
 from hami_model.objects import Pod
 from hami_model.policies import PodPolicies
 from hami_model.quota import UNLIMITED, QuotaView, Room
 from hami_model.reason import NODE_UNREGISTERED, TYPE_NOT_FOUND
+from hami_model.refusals import Refusals
 from hami_model.request import Demand, PodDemand
+from hami_model.rows import Floats, Ints, Mask
 from hami_model.score import Scores, node_scores
 from hami_model.survey import Survey, rows_for, survey
 from hami_model.vendor import Constraints
-from hami_model.walk import Fitted, NodeRefusal, Step, walk
+from hami_model.walk import Step, Walked, walk
 
-_MANY = 16
-"""After so many walks the cards of all candidates are judged at once."""
+_SOME = 8
+"""So many more nodes are walked when the best one refuses, and when those refuse too, all others."""
 
 
 class Placement(Struct, frozen=True, kw_only=True):
@@ -97,9 +99,7 @@ class _Search:
         self._steps = steps
         self._ids: Ints = np.fromiter(map(fleet.ids.get, candidates, repeat(NOBODY)), np.int64, len(candidates))
         self._surveys = self._survey()
-        self._refusals: dict[int, NodeRefusal] = {}
-        self._judged: dict[int, Judged] = {}
-        self._walked = 0
+        self._refusals = Refusals(fleet.capacity)
 
     def best(self, *, prefer_full: bool) -> Placement | None:
         """Return the best node that takes the pod."""
@@ -109,42 +109,35 @@ class _Search:
         nodes = self._ids[positions]
         scores = node_scores(self._fleet.used[nodes], self._fleet.total[nodes])
         ranks = scores if prefer_full else -scores
-        found = _Best(self._most_bonus())
-        for at in _best_first(ranks):
-            if found.beats(float(ranks[at]), at):
+        best = _Best(self._most_bonus())
+        for part in _best_first(ranks):
+            if best.beats(float(ranks[part[0]]), int(part[0])):
                 break
-            fitted = self._walk(int(nodes[at]))
-            if isinstance(fitted, Fitted):
-                found.offer(at, fitted, rank=float(ranks[at]), score=float(scores[at]), bonus=fitted.bonus(self._steps))
-        if found.fitted is None:
+            best.offer(self._fitting(nodes, part), ranks=ranks, scores=scores)
+        if best.node is None:
             return None
-        names = {self._fleet.name(int(nodes[at])): score for at, score in found.scores.items()}
-        node = self._fleet.name(int(nodes[found.at]))
-        return Placement(node=node, containers=found.fitted.containers, scores=names, fitting=len(positions))
+        return Placement(
+            node=self._fleet.name(int(nodes[best.node.at])),
+            containers=best.node.walked.containers(best.node.row),
+            scores={self._fleet.name(int(nodes[at])): score for at, score in best.scores.items()},
+            fitting=len(positions),
+        )
 
     def reasons(self) -> dict[str, list[int]]:
         """Return why no candidate takes the pod."""
-        known = self._ids != NOBODY
-        groups: dict[str, list[int]] = {}
-        if not known.all():
-            groups[NODE_UNREGISTERED] = np.flatnonzero(~known).tolist()
-        if not self._surveys:
-            return groups
-        first = self._surveys[0]
-        final = known & first.is_final[self._ids]
-        positions = np.flatnonzero(final)
-        if len(positions):
-            for text, members in first.texts(self._ids[positions]).items():
-                groups[text] = positions[members].tolist()
-        for position in np.flatnonzero(known & ~final).tolist():
-            outcome = self._walk(int(self._ids[position]))
-            if not isinstance(outcome, Fitted):
-                groups.setdefault(outcome.text, []).append(position)
-        return {text: sorted(positions) for text, positions in groups.items()}
+        self._refusals.note(np.array([NOBODY]), NODE_UNREGISTERED)
+        if self._surveys:
+            first, nodes = self._surveys[0], self._refusals.unheard(self._ids)
+            is_final = first.is_final[nodes]
+            for text, members in first.tally.texts(nodes[is_final]):
+                self._refusals.note(nodes[is_final][members], text)
+            for _ in self._walk(nodes[~is_final]):
+                pass
+        return self._refusals.by_text(self._ids)
 
     def _survey(self) -> list[Survey]:
         """Ask every different demand of the fleet, the one that is walked first first."""
-        nodes = self._ids[self._ids != NOBODY].tolist()
+        nodes = self._ids[self._ids != NOBODY]
         asks = {ask.demand: ask for step in self._steps for ask in step.asks}
         rows = {word: rows_for(self._fleet, word, nodes) for word in {demand.vendor for demand in asks}}
         return [survey(rows[demand.vendor], ask, self._fleet.capacity) for demand, ask in asks.items()]
@@ -158,23 +151,34 @@ class _Search:
     def _most_bonus(self) -> float:
         return sum(ask.vendor.best_bonus for step in self._steps for ask in step.asks)
 
-    def _walk(self, node_id: int) -> Fitted | NodeRefusal:
-        """Walk a node; a refusal is remembered, for it is asked for again when no node fits."""
-        if node_id in self._refusals:
-            return self._refusals[node_id]
-        self._walked += 1
-        if self._walked == _MANY:
-            self._judged = self._judge_all()
-        outcome = walk(self._fleet, node_id, self._steps, first=self._judged.get(node_id))
-        if not isinstance(outcome, Fitted):
-            self._refusals[node_id] = outcome
-        return outcome
+    def _walk(self, nodes: Ints) -> Iterator[Walked]:
+        """Walk nodes; what those that refuse say is kept, for it is asked for when no node fits."""
+        for walked in walk(self._fleet, nodes, self._steps):
+            for text, members in walked.texts():
+                self._refusals.note(nodes[members], text)
+            yield walked
 
-    def _judge_all(self) -> dict[int, Judged]:
-        """Judge all candidates' cards for the first demand in one pass, since many walks seem to be needed."""
-        step = next(step for step in self._steps if step.asks)
-        cards = self._fleet.cards[step.asks[0].vendor.word]
-        return judge_each(cards.among(np.unique(self._ids).tolist()), step.asks[0], step.container.demands)
+    def _fitting(self, nodes: Ints, part: Ints) -> "list[_Offer]":
+        """Walk some of the nodes; return those that fit, in the order given."""
+        offers: list[_Offer | None] = [None] * len(part)
+        for walked in self._walk(nodes[part]):
+            rows = walked.fitting
+            if not len(rows):
+                continue
+            places = walked.at[rows]
+            found = zip(part[places].tolist(), rows.tolist(), walked.bonus()[rows].tolist(), strict=True)
+            for place, (at, row, bonus) in zip(places.tolist(), found, strict=True):
+                offers[place] = _Offer(at, walked, row, bonus)
+        return [offer for offer in offers if offer is not None]
+
+
+class _Offer(NamedTuple):
+    """A node that fits, with what its vendors add to its score."""
+
+    at: int
+    walked: Walked
+    row: int
+    bonus: float
 
 
 class _Best:
@@ -183,29 +187,33 @@ class _Best:
     def __init__(self, most_bonus: float) -> None:
         self._most_bonus = most_bonus
         self._rank = -np.inf
-        self.at = 0
-        self.fitted: Fitted | None = None
+        self.node: _Offer | None = None
         self.scores: dict[int, float] = {}
 
     def beats(self, rank: float, at: int) -> bool:
         """Say whether neither this node nor any after it can be better, in the order of ranks."""
-        highest = float(np.float32(rank + self._most_bonus))
-        return self.fitted is not None and (highest < self._rank or (highest == self._rank and at > self.at))
+        return self._is_beyond(float(np.float32(rank + self._most_bonus)), at)
 
-    def offer(self, at: int, fitted: Fitted, *, rank: float, score: float, bonus: float) -> None:
-        """Take note of a node that fits. Under spread a bonus counts against the score, not with it."""
-        self.scores[at] = float(np.float32(score + bonus))
-        full = float(np.float32(rank + bonus))
-        if self.fitted is None or full > self._rank or (full == self._rank and at < self.at):
-            self._rank, self.at, self.fitted = full, at, fitted
+    def offer(self, offers: "Sequence[_Offer]", *, ranks: Scores, scores: Scores) -> None:
+        """Take note of nodes that fit, in the order of ranks. Under spread a bonus counts against the score."""
+        at: Ints = np.array([offer.at for offer in offers], dtype=np.int64)
+        bonus: Floats = np.array([offer.bonus for offer in offers], dtype=np.float64)
+        sums = (ranks[at] + np.float64(self._most_bonus), ranks[at] + bonus, scores[at] + bonus)
+        for offer, highest, rank, score in zip(offers, *(s.astype(np.float32).tolist() for s in sums), strict=True):
+            if self._is_beyond(highest, offer.at):
+                return
+            self.scores[offer.at] = score
+            if self.node is None or rank > self._rank or (rank == self._rank and offer.at < self.node.at):
+                self._rank, self.node = rank, offer
+
+    def _is_beyond(self, highest: float, at: int) -> bool:
+        return self.node is not None and (highest < self._rank or (highest == self._rank and at > self.node.at))
 
 
-def _best_first(ranks: Scores) -> Iterator[int]:
-    """Yield positions by falling rank, equals in order; the first is often all that is wanted."""
+def _best_first(ranks: Scores) -> Iterator[Ints]:
+    """Yield positions by falling rank, equals in order: one, which is often all that is wanted, then some, then all."""
     first = int(np.argmax(ranks))
-    yield first
-    yield from _without(first, np.argsort(-ranks, kind="stable").tolist())
-
-
-def _without(first: int, order: Iterable[int]) -> Iterator[int]:
-    return (at for at in order if at != first)
+    yield np.array([first])
+    order = np.argsort(-ranks, kind="stable")
+    order = order[order != first]
+    yield from (part for part in (order[:_SOME], order[_SOME:]) if len(part))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hami_model.columns import Ints, Rows
 from hami_model.policies import PodPolicies, SortKey
 from hami_model.request import Demand, Exactly, Percent, Whole
+from hami_model.rows import Ints, Rows
 
 Scores = npt.NDArray[np.float32]
 
@@ -55,26 +55,21 @@ def card_scores(rows: Rows, demands: Sequence[Demand], policies: PodPolicies) ->
     return np.where(known, full, np.float32(0))
 
 
-def walk_order(
-    rows: Rows, scores: Scores, keys: Sequence[SortKey], *, listed: Sequence[int] | None = None, by_node: bool = False
-) -> list[int]:
-    """Return positions of the rows, the preferred card first: a stable sort of the list, walked from its end.
+def walk_order(rows: Rows, scores: Scores, keys: Sequence[SortKey], *, listed: Ints | None = None) -> Ints:
+    """Return positions of each node's cards, the preferred card first: a stable sort of the list, walked from its end.
 
-    ``listed``: the order in which the list stands, where it is not the node's own any more.
+    ``listed``: the order in which the lists stand, where they are not the nodes' own any more.
     """
     columns: dict[str, Ints | Scores] = {
         "score": scores, "numa": rows.numa, "index": rows.index, "used_slots": rows.used_slots,
     }  # fmt: skip
     chosen = [-columns[key.column] if key.descending else columns[key.column] for key in reversed(keys)]
-    if by_node:
-        chosen.append(rows.node)
     if listed is None:
-        in_order: Ints = np.lexsort(chosen)
+        order: Ints = np.lexsort(chosen, axis=-1)
     else:
-        stands = np.asarray(listed, dtype=np.int64)
-        in_order = stands[np.lexsort([column[stands] for column in chosen])]
-    order: list[int] = in_order[::-1].tolist()
-    return order
+        order = np.lexsort([np.take_along_axis(column, listed, axis=-1) for column in chosen], axis=-1)
+        order = np.take_along_axis(listed, order, axis=-1)
+    return order[..., ::-1]
 
 
 def _weighed_memory(demand: Demand, memory: Ints) -> Ints | int:

@@ -4,15 +4,17 @@ One rule: everything the core needs of a vendor is a field here; a field that is
 first, so that names overridden by the device config reach it. Nothing here does I/O, and the core names no vendor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from hami_model.allocation import Allocation, Grant
+from hami_model.allocation import Allocation
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
+from hami_model.picking import Given, Picker
 from hami_model.request import Demand
+from hami_model.rows import Floats
 
 if TYPE_CHECKING:
     from hami_model.checks import Check
@@ -117,25 +119,6 @@ class Admitted(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class Candidate(Struct, frozen=True, kw_only=True):
-    """A card that passed every check, in walk order, with the grant it would become."""
-
-    device: Device
-    grant: Grant
-    used_slots: int
-
-
-class Choice(Struct, frozen=True, kw_only=True):
-    """What a picker took; fewer than asked for means no, and ``total`` then stands for the cards in HAMi's text."""
-
-    grants: tuple[Grant, ...]
-    total: int | None = None
-
-
-Picker = Callable[[Sequence[Candidate], Sequence[Device]], Choice]
-"""Picks cards for one demand among those of a node that passed every check; second come all cards it has."""
-
-
 class Vendor(Struct, frozen=True, kw_only=True):
     """One HAMi back end, keyed by its common word."""
 
@@ -160,13 +143,15 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """The pod annotations beside the two device lists; ``NOW`` stands for the caller's unix seconds."""
     confirmed: Callable[[Pod], bool]
     """Say whether the vendor's own plugin has marked the pod as served."""
+    group: Callable[[Device], Hashable] | None = None
+    """Return the name of the group of well-connected cards that a card belongs to on its node; None = unknown."""
     soft_split: Callable[["Vendor", Node], bool] | None = None
     """Say whether a node takes pods that split cards in software; None = the vendor makes no such difference."""
     checks: tuple["Check", ...] | None = None
     """The tuple of checks, in order of priority; None = the shared one."""
     choose: Callable[["Vendor", Demand, Constraints], Picker | None] | None = None
     """Return how to pick cards for a demand whose place on a node is special; None = the first ones in walk order."""
-    node_score: Callable[["Vendor", tuple[tuple[Grant, ...], ...]], float] | None = None
-    """Bonus on a node's score for grants by container; None = 0."""
+    node_score: Callable[["Vendor", Sequence[Given]], Floats] | None = None
+    """Bonus on each node's score for what the containers get there; None = 0."""
     best_bonus: float = 0.0
     """The most that ``node_score`` gives for one container: how far the search for the best node must look."""

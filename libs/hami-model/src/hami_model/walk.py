@@ -1,23 +1,27 @@
-"""Walk one pod over one node: every container takes its cards on a scratch copy, or the node refuses the pod.
+"""Walk one pod over many nodes at once: every container takes its cards of a node's table, or the node refuses the pod.
 
 One rule: what runs at the same time is added up. An ordinary init container sees the node and the sidecars started
 before it, nothing else of the pod; containers see each other and all sidecars.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from hami_model.allocation import ContainerGrants, Grant
+from hami_model.alike import alike
+from hami_model.allocation import ContainerGrants
 from hami_model.checks import Ask
-from hami_model.columns import Ints, Rows
-from hami_model.fit import Refusal, Taken, fit
+from hami_model.fit import Fit, Purse, fit
 from hami_model.fleet import Fleet
-from hami_model.judge import Judged, judge
+from hami_model.picking import Given
 from hami_model.quota import Room
-from hami_model.reason import NODE_INSUFFICIENT
 from hami_model.request import ContainerDemand, Demand, Role
+from hami_model.rows import Floats, Ints, Mask, Rows
+
+FITS = -1
+_ENDLESS = 2**62
+"""More than all cards together have: the room of a namespace without a limit."""
 
 
 class Step(Struct, frozen=True):
@@ -27,112 +31,125 @@ class Step(Struct, frozen=True):
     asks: tuple[Ask, ...]
 
 
-class TooFew(Struct, frozen=True):
-    """The node has fewer cards of the vendor than one container wants."""
+class Walked(Struct, frozen=True):
+    """What nodes with equally many cards answer to a pod; arrays are indexed by node, in the order of ``at``."""
 
-    ask: Ask
+    at: Ints
+    """Positions among the nodes that were asked."""
+    steps: Sequence[Step]
+    fits: tuple[tuple[Fit, ...], ...]
+    """By container and demand, as far as any node came."""
+    refused_by: Ints
+    """Which of the fits, one after another, refused the node; ``FITS`` = none."""
 
     @property
-    def text(self) -> str:
-        """Return HAMi's words."""
-        return NODE_INSUFFICIENT
+    def fitting(self) -> Ints:
+        """Return the nodes that take the pod."""
+        return np.flatnonzero(self.refused_by == FITS)
+
+    def refusals(self) -> Iterator[tuple[Fit, Ints]]:
+        """Yield each fit that refused nodes, with those nodes."""
+        for number, answer in enumerate(self._all_fits()):
+            refused = np.flatnonzero(self.refused_by == number)
+            if len(refused):
+                yield answer, refused
+
+    def texts(self) -> Iterator[tuple[str, Ints]]:
+        """Yield HAMi's words with the nodes that say them, by their positions among the nodes that were asked."""
+        for answer, refused in self.refusals():
+            for text, members in answer.texts(refused):
+                yield text, self.at[refused[members]]
+
+    def containers(self, node: int) -> tuple[ContainerGrants, ...]:
+        """Return what each container takes on a node that fits."""
+        return tuple(
+            ContainerGrants(
+                name=step.container.name,
+                role=step.container.role,
+                grants=tuple(grant for answer in answers for grant in answer.grants(node)),
+            )
+            for step, answers in zip(self.steps, self.fits, strict=True)
+        )
+
+    def bonus(self) -> Floats:
+        """Return what the vendors add to each node's score for its cards; ask only where some node fits."""
+        bonus, answers = np.zeros(len(self.at), dtype=np.float64), self._all_fits()
+        for vendor in {answer.ask.vendor.word: answer.ask.vendor for answer in answers}.values():
+            if vendor.node_score is not None:
+                mine = [Given(a.rows, a.positions) for a in answers if a.ask.vendor.word == vendor.word]
+                bonus += vendor.node_score(vendor, mine)
+        return bonus
+
+    def _all_fits(self) -> list[Fit]:
+        return [answer for answers in self.fits for answer in answers]
 
 
-NodeRefusal = Refusal | TooFew
+def walk(fleet: Fleet, nodes: Ints, steps: Sequence[Step]) -> Iterator[Walked]:
+    """Place a pod on each node by itself, container after container; nodes with equally many cards go together."""
+    words = dict.fromkeys(ask.vendor.word for step in steps for ask in step.asks)
+    for at in alike([fleet.cards[word].sizes(nodes) for word in words] or [np.zeros(len(nodes), dtype=np.int64)]):
+        yield _walk(fleet, nodes[at], at, steps)
 
 
-class Fitted(Struct, frozen=True):
-    """What each container takes on the node."""
-
-    containers: tuple[ContainerGrants, ...]
-
-    def bonus(self, steps: Sequence[Step]) -> float:
-        """Return what the vendors add to the node's score for this choice of cards."""
-        vendors = {ask.vendor.word: ask.vendor for step in steps for ask in step.asks}
-        return sum(v.node_score(v, self._of(v.word)) for v in vendors.values() if v.node_score is not None)
-
-    def _of(self, word: str) -> tuple[tuple[Grant, ...], ...]:
-        return tuple(tuple(g for g in c.grants if g.vendor == word) for c in self.containers)
-
-
-def walk(fleet: Fleet, node_id: int, steps: Sequence[Step], *, first: Judged | None = None) -> Fitted | NodeRefusal:
-    """Place a pod on a node, container after container, or return the first refusal.
-
-    ``first``: the node's cards as judged for the first demand, where that was done for many nodes at once.
-    """
+def _walk(fleet: Fleet, nodes: Ints, at: Ints, steps: Sequence[Step]) -> Walked:
     benches: dict[str, _Bench] = {}
-    containers: list[ContainerGrants] = []
+    refused_by: Ints = np.full(len(nodes), FITS)
+    found: list[tuple[Fit, ...]] = []
+    number = 0
     for step in steps:
-        taken: list[tuple[_Bench, Taken]] = []
+        taken: list[tuple[_Bench, Fit]] = []
         for ask in step.asks:
             bench = benches.get(ask.vendor.word)
             if bench is None:
-                bench = benches[ask.vendor.word] = _Bench(fleet, node_id, ask)
-            outcome, first = bench.fit(ask, step.container.demands, first), None
-            if not isinstance(outcome, Taken):
-                return outcome
-            taken.append((bench, outcome))
-        for bench, cards in taken:
-            bench.book(cards, step.container.role)
-        grants = tuple(grant for _, cards in taken for grant in cards.grants)
-        containers.append(ContainerGrants(name=step.container.name, role=step.container.role, grants=grants))
-    return Fitted(tuple(containers))
+                bench = benches[ask.vendor.word] = _Bench(fleet.cards[ask.vendor.word].table(nodes), nodes, ask)
+            taken.append((bench, bench.fit(ask, step.container.demands)))
+            refused_by[(refused_by == FITS) & ~taken[-1][1].fits] = number
+            number += 1
+        found.append(tuple(answer for _, answer in taken))
+        is_open = refused_by == FITS
+        if not is_open.any():
+            break
+        for bench, answer in taken:
+            bench.book(answer, step.container.role, is_open)
+    return Walked(at, steps, tuple(found), refused_by)
 
 
 class _Bench:
-    """One vendor's cards of the node, with what this pod has taken of them so far."""
+    """One vendor's cards of the nodes, with what this pod has taken of them so far."""
 
-    def __init__(self, fleet: Fleet, node_id: int, ask: Ask) -> None:
-        self._rows: Rows = fleet.cards[ask.vendor.word].of(node_id)
-        self._room = ask.room
-        self._is_scratch = False
-        self._asked: list[int] = []
-        """The order in which the cards were asked last."""
-        self._listed: list[int] | None = None
+    def __init__(self, rows: Rows, nodes: Ints, ask: Ask) -> None:
+        self._rows, self._nodes, self._room = rows, nodes, ask.room
+        self._is_limited = ask.room != Room()
+        self._listed: Ints | None = None
         """HAMi compat: each container's sort begins where the one before it left the list, so equals stand as there."""
-        self._running: list[Taken] = []
-        """What sidecars and containers take: those run beside each other."""
-        self._starts: list[tuple[Taken, ...]] = []
-        """What each ordinary init container takes, together with the sidecars before it."""
+        self._running: Ints = np.zeros((2, *rows.shape), dtype=np.int64)
+        """Memory and cores that sidecars and containers take: those run beside each other."""
+        self._paid = self._running
+        """The most that ever runs at the same time, counting each ordinary init container."""
 
-    def fit(self, ask: Ask, demands: Sequence[Demand], judged: Judged | None) -> Taken | NodeRefusal:
+    def fit(self, ask: Ask, demands: Sequence[Demand]) -> Fit:
         """Take cards for one demand of a container."""
-        if len(self._rows) < ask.demand.count:
-            return TooFew(ask)
-        if self._room != Room():
-            ask = structs.replace(ask, room=self._room_left())
-        judged = judged or judge(self._rows, ask, demands, listed=self._listed)
-        self._asked = judged.order
-        return fit(self._rows, ask, judged)
+        purse = self._purse() if self._is_limited else None
+        return fit(self._rows, self._nodes, ask, demands, purse=purse, listed=self._listed)
 
-    def book(self, taken: Taken, role: Role) -> None:
-        """Count what was taken, as far as it is there while the next container runs."""
-        if role is Role.INIT:
-            self._starts.append((*self._running, taken))
-            return
-        self._running.append(taken)
-        self._listed = self._asked[::-1]
-        if not self._is_scratch:
-            self._rows, self._is_scratch = self._rows.scratch(), True
-        for position, grant in zip(taken.positions, taken.grants, strict=True):
-            self._rows.used_slots[position] += 1
-            self._rows.used_memory[position] += grant.memory
-            self._rows.used_cores[position] += grant.cores
+    def book(self, answer: Fit, role: Role, is_open: Mask) -> None:
+        """Count what was taken on the nodes that are still open, as far as it is there while the next one runs."""
+        nodes = np.flatnonzero(is_open)
+        taken: Ints = np.zeros(self._rows.shape, dtype=np.int64)
+        taken[nodes[:, np.newaxis], answer.positions[nodes]] = 1
+        memory, cores = taken * answer.ask.memory_on(self._rows), taken * answer.ask.cores
+        if self._is_limited:
+            together = self._running + np.stack([memory, cores])
+            self._paid = np.maximum(self._paid, together)
+            self._running = self._running if role is Role.INIT else together
+        if role is not Role.INIT:
+            self._listed = answer.order[:, ::-1]
+            self._rows.used_slots += taken
+            self._rows.used_memory += memory
+            self._rows.used_cores += cores
 
-    def _room_left(self) -> Room:
+    def _purse(self) -> Purse:
         """Return the quota's room after what the pod has; a smaller share of a card that it has paid for is free."""
-        running, paid = self._sum(self._running), self._sum(self._running)
-        for start in self._starts:
-            paid = np.maximum(paid, self._sum(start))
-        self._rows.paid_memory, self._rows.paid_cores = paid - running
-        memory, cores = paid.sum(axis=1).tolist()
-        return self._room.less(memory, cores)
-
-    def _sum(self, shares: Iterable[Taken]) -> Ints:
-        """Add up memory and cores by card."""
-        total: Ints = np.zeros((2, len(self._rows)), dtype=np.int64)
-        for taken in shares:
-            for position, grant in zip(taken.positions, taken.grants, strict=True):
-                total[0, position] += grant.memory
-                total[1, position] += grant.cores
-        return total
+        limits = (self._room.memory, self._room.cores)
+        room = np.array([_ENDLESS if limit is None else max(min(limit, _ENDLESS), -_ENDLESS) for limit in limits])
+        return Purse(left=room[:, np.newaxis] - self._paid.sum(axis=2), paid=self._paid - self._running)

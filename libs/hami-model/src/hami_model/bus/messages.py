@@ -97,7 +97,7 @@ class ExplainPod(Struct, frozen=True, kw_only=True, tag="explain_pod.v1"):
     uid: str = ""
 
 
-class CardVerdict(Struct, frozen=True, kw_only=True):
+class CardVerdict(Struct, frozen=True, kw_only=True, gc=False):  # texts alone: tens of thousands at a time
     """One card's answer: ``reason`` is empty where it fits; else HAMi's word, what was wanted and what was there."""
 
     device: str

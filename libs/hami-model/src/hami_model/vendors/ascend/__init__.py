@@ -58,6 +58,7 @@ def _vendor(chip: Chip, family: Family) -> Vendor:
         annotations=_extras,
         confirmed=is_served,
         soft_split=_is_soft,
+        group=groups.network if groups.has_networks(word) else None,
         choose=groups.choose,
         node_score=groups.node_score if groups.has_networks(word) else None,
         best_bonus=groups.BEST_BONUS if groups.has_networks(word) else 0.0,

@@ -3,13 +3,16 @@
 One rule: the biggest group is used first (HAMi compat); among groups of one size the first in walk order.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from hami_model.allocation import Grant
+import numpy as np
+
+from hami_model.columns import UNKNOWN_GROUP
 from hami_model.device import Device
+from hami_model.picking import Given, Passed, Picked, Picker, grouped
 from hami_model.request import Demand
-from hami_model.vendor import Candidate, Choice, Constraints, Picker, Vendor
+from hami_model.rows import Floats, Ints
+from hami_model.vendor import Constraints, Vendor
 
 FAMILY_910 = "Ascend910"
 PAIRED = "Ascend910C"
@@ -23,25 +26,26 @@ def choose(vendor: Vendor, demand: Demand, constraints: Constraints) -> Picker |
     """Return how to pick several NPUs of the 910 family; a single one is the first in walk order."""
     if demand.count == 1 or not vendor.word.startswith(FAMILY_910):
         return None
-    count = demand.count
+    by_group = _whole_modules if vendor.word == PAIRED else _one_network
 
-    def by_module(candidates: Sequence[Candidate], cards: Sequence[Device]) -> Choice:
-        return _whole_modules(candidates, count)
+    def pick(passed: Passed) -> Picked:
+        return by_group(passed, demand.count)
 
-    def by_network(candidates: Sequence[Candidate], cards: Sequence[Device]) -> Choice:
-        # HAMi compat: one card of an unknown network, even one that is not free, and the node has no networks.
-        known = all(_network(card.custom) is not None for card in cards)
-        return _biggest_network(candidates, count) if known else _granted(candidates[:count])
-
-    return by_module if vendor.word == PAIRED else by_network
+    return pick
 
 
-def node_score(vendor: Vendor, containers: tuple[tuple[Grant, ...], ...]) -> float:
+def network(device: Device) -> float | None:
+    """Return the network that an NPU names; None for none, or for one that is no number."""
+    named = device.custom.get(NETWORK)
+    return named if isinstance(named, int | float) and not isinstance(named, bool) else None
+
+
+def node_score(vendor: Vendor, given: Sequence[Given]) -> Floats:
     """Return 10 for each container whose NPUs share one network, less where they do not, 0 where it is unknown."""
-    networks = [Counter(_network(grant.custom) for grant in grants) for grants in containers if grants]
-    if any(None in network for network in networks):
-        return 0.0
-    return sum(BEST_BONUS * max(network.values()) / network.total() for network in networks)
+    networks = [np.take_along_axis(got.rows.group, got.positions, axis=1) for got in given]
+    known = np.all([(found != UNKNOWN_GROUP).all(axis=1) for found in networks], axis=0)
+    bonus: Floats = sum(BEST_BONUS * _together(found).max(axis=1) / found.shape[1] for found in networks) * known
+    return bonus
 
 
 def has_networks(word: str) -> bool:
@@ -49,34 +53,29 @@ def has_networks(word: str) -> bool:
     return word.startswith(FAMILY_910)
 
 
-def _network(facts: Mapping[str, object]) -> float | None:
-    """Return the network that a card names; None for none, or for one that is no number."""
-    named = facts.get(NETWORK)
-    return named if isinstance(named, int | float) and not isinstance(named, bool) else None
+def _one_network(passed: Passed, count: int) -> Picked:
+    """Take NPUs network by network, unless all are wanted.
+
+    HAMi compat: one card of an unknown network, even one that is not free, and the node has no networks.
+    """
+    networks = np.take_along_axis(passed.rows.group, passed.order, axis=1)
+    number = passed.passes.sum(axis=1)
+    is_unknown = (networks == UNKNOWN_GROUP).any(axis=1)
+    by_walk = (is_unknown | (number <= count))[:, np.newaxis]
+    size, first = grouped(networks, passed.passes)
+    keys = np.where(by_walk, 0, first), np.where(by_walk, 0, -size), ~passed.passes
+    return Picked(np.lexsort(keys, axis=1), np.minimum(number, count))
 
 
-def _biggest_network(candidates: Sequence[Candidate], count: int) -> Choice:
-    """Take NPUs network by network, unless all are wanted."""
-    if len(candidates) <= count:
-        return _granted(candidates)
-    groups: dict[float | None, list[Candidate]] = {}
-    for candidate in candidates:
-        groups.setdefault(_network(candidate.device.custom), []).append(candidate)
-    biggest_first = sorted(groups.values(), key=len, reverse=True)
-    return _granted([candidate for group in biggest_first for candidate in group][:count])
-
-
-def _whole_modules(candidates: Sequence[Candidate], count: int) -> Choice:
+def _whole_modules(passed: Passed, count: int) -> Picked:
     """Take modules of which both NPUs are free. HAMi compat: an odd count never fits, and counts stand for cards."""
-    modules: dict[int, list[Candidate]] = {}
-    for candidate in candidates:
-        modules.setdefault(candidate.device.index // _MODULE, []).append(candidate)
-    taken: list[Candidate] = []
-    for module in modules.values():
-        if len(module) == _MODULE and len(taken) < count:
-            taken += module
-    return Choice(grants=tuple(candidate.grant for candidate in taken), total=count)
+    modules = np.take_along_axis(passed.rows.index // _MODULE, passed.order, axis=1)
+    size, first = grouped(modules, passed.passes)
+    is_whole = passed.passes & (size == _MODULE)
+    number = np.minimum(is_whole.sum(axis=1), -(-count // _MODULE) * _MODULE)
+    return Picked(np.lexsort((first, ~is_whole), axis=1), number, total=count)
 
 
-def _granted(candidates: Sequence[Candidate]) -> Choice:
-    return Choice(grants=tuple(candidate.grant for candidate in candidates))
+def _together(networks: Ints) -> Ints:
+    """Return, for each NPU of each node, how many of the others taken are on its network, itself included."""
+    return grouped(networks, np.ones(networks.shape, dtype=np.bool_))[0]

@@ -1,8 +1,8 @@
 """Cards cut with MIG: known, shown and left alone, since nobody here reserves their profiles and placements."""
 
 from hami_model.checks import CHECKS, Ask, Check
-from hami_model.columns import Mask, Rows
 from hami_model.reason import Reason
+from hami_model.rows import Mask, Rows
 
 MIG = "mig"
 

@@ -4,12 +4,19 @@ One rule: one card is the one that the others miss least; several are those whos
 are the node's own (``Device.links``), a missing one is 0. Among equals the first in walk order.
 """
 
-from collections.abc import Sequence
+from itertools import combinations
+from math import comb
 
-from hami_model.device import Device
+import numpy as np
+
+from hami_model.picking import Passed, Picked, Picker, grouped, true_first
 from hami_model.policies import TOPOLOGY
 from hami_model.request import Demand
-from hami_model.vendor import Candidate, Choice, Constraints, Picker, Vendor
+from hami_model.rows import Floats, Ints, Mask
+from hami_model.vendor import Constraints, Vendor
+
+_FEW = 128
+"""So many subsets of a node's cards are quicker weighed than searched: any number of eight cards has at most 70."""
 
 
 def choose(vendor: Vendor, demand: Demand, constraints: Constraints) -> Picker | None:
@@ -17,56 +24,78 @@ def choose(vendor: Vendor, demand: Demand, constraints: Constraints) -> Picker |
     if TOPOLOGY not in constraints.card_policies:
         return None
 
-    def pick(candidates: Sequence[Candidate], cards: Sequence[Device]) -> Choice:
-        group = _same_numa(candidates, demand.count) if constraints.numa_bind else candidates
-        return Choice(grants=tuple(candidate.grant for candidate in best_connected(group, demand.count)))
+    def pick(passed: Passed) -> Picked:
+        among = _same_numa(passed, demand.count) if constraints.numa_bind else passed.passes
+        return _best_connected(passed, among, demand.count)
 
     return pick
 
 
-def best_connected(candidates: Sequence[Candidate], count: int) -> Sequence[Candidate]:
-    """Return ``count`` of the candidates, or all of them where there are no more."""
-    if len(candidates) <= count:
-        return candidates
-    links = _links(candidates)
-    if count == 1:
-        least = min(range(len(candidates)), key=lambda at: sum(links[at]))
-        return [candidates[least]]
-    return [candidates[at] for at in _Subsets(links, count).best()]
-
-
-def _same_numa(candidates: Sequence[Candidate], count: int) -> Sequence[Candidate]:
+def _same_numa(passed: Passed, count: int) -> Mask:
     """Return the cards of one NUMA node: HAMi compat: of several that suffice, the one walked last."""
-    groups: dict[int, list[Candidate]] = {}
-    for candidate in candidates:
-        groups.setdefault(candidate.device.numa, []).append(candidate)
-    enough = [group for group in groups.values() if len(group) >= count]
-    return (enough or [max(groups.values(), key=len, default=[])])[-1]
+    numa = np.take_along_axis(passed.rows.numa, passed.order, axis=1)
+    size, first = grouped(numa, passed.passes)
+    most = size.shape[1] + 1
+    merit = np.where(size >= count, most * most + first, most * size - first)
+    best = np.argmax(np.where(passed.passes, merit, 0), axis=1)[:, np.newaxis]
+    same: Mask = passed.passes & (numa == np.take_along_axis(numa, best, axis=1))
+    return same
 
 
-def _links(candidates: Sequence[Candidate]) -> list[list[int]]:
-    return [
-        [0 if one is other else one.device.links.get(other.device.id, 0) for other in candidates] for one in candidates
-    ]
+def _best_connected(passed: Passed, among: Mask, count: int) -> Picked:
+    """Take ``count`` of the cards, or all of them where there are no more."""
+    order = passed.order
+    places = true_first(among)
+    number = among.sum(axis=1)
+    for size in np.unique(number[number > count]).tolist():
+        nodes = np.flatnonzero(number == size)
+        cards = np.take_along_axis(order[nodes], places[nodes, :size], axis=1)
+        links = passed.rows.cards.links_of(passed.nodes[nodes])
+        pairs = cards[:, :, np.newaxis] * links.shape[2] + cards[:, np.newaxis]
+        links = np.take_along_axis(links.reshape(len(nodes), -1), pairs.reshape(len(nodes), -1), axis=1)
+        links = links.reshape(pairs.shape)
+        chosen = _least_missed(links) if count == 1 else _best_subsets(links, count)
+        places[nodes, :count] = np.take_along_axis(places[nodes], chosen, axis=1)
+    return Picked(places, np.minimum(number, count))
+
+
+def _least_missed(links: Floats) -> Ints:
+    """Return, for each node, the card that has the lowest score with the others."""
+    least: Ints = np.argmin(links.sum(axis=2), axis=1)[:, np.newaxis]
+    return least
+
+
+def _best_subsets(links: Floats, count: int) -> Ints:
+    """Return each node's best subset: weigh all of them at once where they are few, else search node by node."""
+    nodes, size, _ = links.shape
+    flat = links.reshape(nodes, -1)
+    if comb(size, count) <= _FEW:
+        subsets, by_pair = np.array(list(combinations(range(size), count))), np.ascontiguousarray(flat.T)
+        pairs = (subsets[:, one] * size + subsets[:, other] for one, other in combinations(range(count), 2))
+        best: Ints = subsets[np.argmax(sum(by_pair[pair] for pair in pairs), axis=0)]
+        return best
+    kinds, kind_of = np.unique(flat, axis=0, return_inverse=True)
+    found: Ints = np.array([_Subsets(kind.reshape(size, size).tolist(), count).best() for kind in kinds])
+    return found[kind_of.ravel()]
 
 
 class _Subsets:
     """All subsets of one size in walk order, leaving out those that cannot beat the best one found."""
 
-    def __init__(self, links: list[list[int]], count: int) -> None:
+    def __init__(self, links: list[list[float]], count: int) -> None:
         self._links = links
         self._count = count
         self._highest = max(max(row) for row in links)
         self._pairs = count * (count - 1) // 2
         self._best: tuple[int, ...] = ()
-        self._score = 0
+        self._score = 0.0
 
     def best(self) -> tuple[int, ...]:
         """Return the subset whose pairs score highest, the first one among equals."""
         self._extend((), 0)
         return self._best
 
-    def _extend(self, chosen: tuple[int, ...], score: int) -> None:
+    def _extend(self, chosen: tuple[int, ...], score: float) -> None:
         if len(chosen) == self._count:
             if not self._best or score > self._score:
                 self._best, self._score = chosen, score
