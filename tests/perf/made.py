@@ -111,7 +111,7 @@ def _simple() -> Iterator[Shape]:
 def _bound() -> Iterator[Shape]:
     """Yield pods whose cards' answers depend on the cards taken before."""
     yield Shape(name="quota of memory", pod=a_pod().asking(gpu=4, gpumem=1000), quota={GPU: Room(memory=2000)})
-    yield Shape(name="quota of cores", pod=a_pod().asking(gpu=3, gpucores=20), quota={GPU: Room(cores=50)})
+    yield Shape(name="quota of cores", pod=a_pod().asking(gpu=3, gpumem=1000, gpucores=20), quota={GPU: Room(cores=50)})
     six = a_pod().asking(gpu=6, gpumem=1000).annotated(NUMA)
     yield Shape(name="numa-bind, six cards", pod=six)
     for policy in ("binpack", "spread", "numa,binpack", "spread,numa"):
