@@ -58,15 +58,19 @@ class House:
         self._runner.run(self._run(settings, work))
 
     async def _run(self, settings: str, work: Any) -> None:
+        if self._system is None or settings != self._settings:
+            self._system = await self._moved_to(settings)
+            self._settings = settings
+        async with Player.on(self._system) as player:
+            await work(player)
+
+    async def _moved_to(self, settings: str) -> Stack:
         wanted = environment(json.loads(settings), self._folder / "device-config.yaml")
         if self._system is None:
             plan = Plan(folder=self._folder, environment=wanted, schedules=False, kubeconfig=REAL)
-            self._system = await start(plan, self._started)
-        elif settings != self._settings:
-            await self._system.restart_services(wanted)
-        self._settings = settings
-        async with Player.on(self._system) as player:
-            await work(player)
+            return await start(plan, self._started)
+        await self._system.restart_services(wanted)
+        return self._system
 
     def close(self) -> None:
         """Stop everything."""

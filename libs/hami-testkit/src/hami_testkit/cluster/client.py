@@ -38,6 +38,8 @@ class ApiClient:
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
+        self.written: dict[str, int] = {}
+        """The newest resourceVersion that an answer to a write has shown, by kind."""
 
     @classmethod
     @asynccontextmanager
@@ -61,7 +63,15 @@ class ApiClient:
             if answer.status >= 400:
                 reason, details = found.get("reason", ""), found.get("details")
                 raise ApiError(answer.status, found.get("message", ""), reason=reason, details=details)
+            if method != "GET":
+                self._note(found)
             return Answer(answer.status, dict(answer.headers), found)
+
+    def _note(self, stored: Json) -> None:
+        version = (stored.get("metadata") or {}).get("resourceVersion", "")
+        if version.isdigit():
+            kind = stored.get("kind", "")
+            self.written[kind] = max(self.written.get(kind, 0), int(version))
 
     async def get(self, path: str, query: Query | None = None) -> Json:
         """Read an object or a list."""
