@@ -18,7 +18,7 @@ from hami_kit.telemetry import Telemetry
 from hami_testkit.stack import Plan, Stack, stack
 
 from tests.perf import caller, fleets, report
-from tests.perf.report import Budget, Load, Measured
+from tests.perf.report import Budget, Measured
 
 SIZES = (10, 100, 1000, 5000)
 SOME = 500
@@ -75,7 +75,7 @@ async def _measure_one(system: Stack, size: int, *, runs: int) -> list[Measured]
 def _row(system: Stack, size: int, offered: int, *, full: float, runs: int) -> Measured:
     url, names = system.at.extender, [fleets.name_of(at * size // offered) for at in range(offered)]
     bodies = caller.bodies(names)
-    before = os.getloadavg()[0]
+    watch = report.Watch()
     caller.one_by_one(url, bodies, seconds=RUN_SECONDS, most=WARM_UP)
     spent = _cpu_seconds(system)
     found = [caller.one_by_one(url, bodies, seconds=RUN_SECONDS, most=RUN_CALLS) for _ in range(runs)]
@@ -89,7 +89,7 @@ def _row(system: Stack, size: int, offered: int, *, full: float, runs: int) -> M
         per_second=together,
         cpu={name: seconds * report.MS / sum(map(len, found)) for name, seconds in spent.items()},
         fullness=full,
-        load=Load(before, os.getloadavg()[0]),
+        load=watch.load(),
     )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from msgspec import Struct
 
 MS = 1000.0
+STEAL = 7
+"""Where the kernel's line of times has what the host gave to other machines."""
 
 
 class Load(Struct, frozen=True):
@@ -21,6 +23,25 @@ class Load(Struct, frozen=True):
 
     before: float
     after: float
+    stolen: float
+    """The share of the time that the machine's host gave to other machines meanwhile."""
+
+
+class Watch:
+    """What the machine does from now on."""
+
+    def __init__(self) -> None:
+        self._before, self._ticks = os.getloadavg()[0], _ticks()
+
+    def load(self) -> Load:
+        """Return what it did until now."""
+        spent = [now - then for now, then in zip(_ticks(), self._ticks, strict=True)]
+        return Load(self._before, os.getloadavg()[0], stolen=spent[STEAL] / max(sum(spent), 1))
+
+
+def _ticks() -> list[int]:
+    """Return how the machine has spent its time so far, as the kernel counts it."""
+    return [int(ticks) for ticks in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
 
 
 class Measured(Struct, frozen=True, kw_only=True):
@@ -144,11 +165,12 @@ def _row(row: Measured, budget: Budget) -> str:
 
 def conditions(measured: Sequence[Load], **more: str) -> str:
     """Return the conditions as a table."""
-    loads = [load for both in measured for load in (both.before, both.after)]
+    queues = [load for both in measured for load in (both.before, both.after)]
     facts = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "CPU": f"{_cpu()}, {os.cpu_count()} cores",
-        "load of the machine": f"{min(loads):.1f} to {max(loads):.1f} in the minutes around the runs, these included",
+        "load of the machine": f"{min(queues):.1f} to {max(queues):.1f} in the minutes around the runs, these included",
+        "taken by other machines of the host": f"up to {max(load.stolen for load in measured):.0%} of the time (steal)",
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}",
         **more,
     }

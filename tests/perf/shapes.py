@@ -4,7 +4,6 @@ One rule: only the decision is timed, in this process and without services; what
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from msgspec import Struct
 
 from tests.perf import made, report
 from tests.perf.made import KINDS, Shape
-from tests.perf.report import MS, Budget, Load
+from tests.perf.report import MS, Budget, Load, Watch
 
 SIZE = 5000
 REPEATS = 7
@@ -43,10 +42,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PAGE, metavar="FILE")
     options = parser.parse_args()
     budget = msgspec.toml.decode((HERE / "budget.toml").read_text(), type=Budget)
-    before = os.getloadavg()[0]
+    watch = Watch()
     rows = measure(options.nodes)
     aim = budget.aims[AIM].get(str(options.nodes))
-    options.out.write_text(page(rows, options.nodes, aim, Load(before, os.getloadavg()[0])))
+    options.out.write_text(page(rows, options.nodes, aim, watch.load()))
     beyond = [row.shape.name for row in rows if aim is not None and max(row.spent) > aim]
     sys.stdout.write(f"beyond the aim of {aim} ms: {', '.join(beyond) or 'none'}\nwritten: {options.out}\n")
 
