@@ -3,29 +3,9 @@
 The stand-in answers by default; with HAMI_TEST_KUBECONFIG set, the same tests ask the real server it leads to.
 """
 
-from collections.abc import AsyncIterator
-
-import pytest
 from hami_testkit.cluster.client import ApiClient
 
-from tests.integration.contract import CORE, a_binding, a_namespace, a_pod, a_server, bind, events, refusal
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[ApiClient]:
-    async with a_server() as client:
-        yield client
-
-
-@pytest.fixture
-async def namespace(api: ApiClient) -> AsyncIterator[str]:
-    async with a_namespace(api) as name:
-        yield name
-
-
-@pytest.fixture
-def pods(namespace: str) -> str:
-    return f"{CORE}/namespaces/{namespace}/pods"
+from tests.integration.contract import CORE, a_binding, a_pod, bind, events, refusal
 
 
 async def test_a_binding_writes_node_and_annotations_in_one_step(api: ApiClient, pods: str) -> None:

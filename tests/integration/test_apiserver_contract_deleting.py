@@ -4,29 +4,10 @@ The stand-in answers by default; with HAMI_TEST_KUBECONFIG set, the same tests a
 """
 
 import uuid
-from collections.abc import AsyncIterator
 
-import pytest
 from hami_testkit.cluster.client import ApiClient
 
-from tests.integration.contract import CORE, a_binding, a_namespace, a_pod, a_server, bind, refusal
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[ApiClient]:
-    async with a_server() as client:
-        yield client
-
-
-@pytest.fixture
-async def namespace(api: ApiClient) -> AsyncIterator[str]:
-    async with a_namespace(api) as name:
-        yield name
-
-
-@pytest.fixture
-def pods(namespace: str) -> str:
-    return f"{CORE}/namespaces/{namespace}/pods"
+from tests.integration.contract import CORE, a_binding, a_pod, bind, refusal
 
 
 async def test_an_unbound_pod_is_gone_at_once(api: ApiClient, pods: str) -> None:

@@ -4,42 +4,20 @@ The stand-in answers by default; with HAMI_TEST_KUBECONFIG set, the same tests a
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from hami_testkit.cluster.client import ApiClient
 
 from tests.integration.contract import (
-    CORE,
     HOOKS,
     Json,
     a_binding,
-    a_namespace,
     a_pod,
-    a_server,
     bind,
     events,
     refusal,
     told,
 )
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[ApiClient]:
-    async with a_server() as client:
-        yield client
-
-
-@pytest.fixture
-async def namespace(api: ApiClient) -> AsyncIterator[str]:
-    async with a_namespace(api) as name:
-        yield name
-
-
-@pytest.fixture
-def pods(namespace: str) -> str:
-    return f"{CORE}/namespaces/{namespace}/pods"
-
 
 # Listing
 

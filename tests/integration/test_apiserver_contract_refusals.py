@@ -3,30 +3,12 @@
 The stand-in answers by default; with HAMI_TEST_KUBECONFIG set, the same tests ask the real server it leads to.
 """
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hami_testkit.cluster.client import JSON_PATCH, MERGE, STRATEGIC, ApiClient
 
-from tests.integration.contract import CORE, HOOKS, Json, a_binding, a_namespace, a_pod, a_server, refusal
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[ApiClient]:
-    async with a_server() as client:
-        yield client
-
-
-@pytest.fixture
-async def namespace(api: ApiClient) -> AsyncIterator[str]:
-    async with a_namespace(api) as name:
-        yield name
-
-
-@pytest.fixture
-def pods(namespace: str) -> str:
-    return f"{CORE}/namespaces/{namespace}/pods"
+from tests.integration.contract import CORE, HOOKS, Json, a_binding, a_pod, refusal
 
 
 def a_container(name: str = "main", **more: Any) -> Json:

@@ -18,25 +18,7 @@ from aiohttp import web
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.status import ApiError
 
-from tests.integration.contract import CORE, HOOKS, REAL, Json, a_namespace, a_pod, a_server, refusal
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[ApiClient]:
-    async with a_server() as client:
-        yield client
-
-
-@pytest.fixture
-async def namespace(api: ApiClient) -> AsyncIterator[str]:
-    async with a_namespace(api) as name:
-        yield name
-
-
-@pytest.fixture
-def pods(namespace: str) -> str:
-    return f"{CORE}/namespaces/{namespace}/pods"
-
+from tests.integration.contract import CORE, HOOKS, REAL, Json, a_pod, refusal
 
 Review = Callable[[Json], Json]
 
