@@ -142,7 +142,7 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
     def doubtful(self) -> list[str]:
         return [e.uid for e in self.allocator.ledger.entries if e.state is State.BINDING]
 
-    @rule(target=uids, containers=ASKS, end=st.sampled_from(["sent", "bound", "answered", "started"]))
+    @rule(target=uids, containers=ASKS, end=st.sampled_from(["sent", "bound", "answered", "started", "over"]))
     def schedule_a_pod(self, containers: list[Ask], end: str) -> str:
         return self.run_through(containers, end=end)
 
@@ -184,6 +184,8 @@ class CardsAreGivenOnce(RuleBasedStateMachine):
                 self.a_binding_arrives(len(self.under_way) - 1, is_answered=end != "bound")
             if end == "started":
                 self.api.start(uid)
+            if end == "over" and self.api.holds_devices(uid):
+                self.api.finish(uid, "Succeeded")
         return uid
 
     # The node
