@@ -59,7 +59,7 @@ async def test_a_password_in_the_url_is_not_repeated(prompt: Prompt) -> None:
 
 async def test_nats_asks_for_credentials(prompt: Prompt) -> None:
     """Somebody answers; what is missing are the rights."""
-    prompt.hurry(2)
+    prompt.hurry(4)
     async with nats_running(more="authorization { user: a, password: b }") as server:
         prompt.export("HAMI_NATS_URL", server.url)
         said = await prompt.hamictl("nodes")

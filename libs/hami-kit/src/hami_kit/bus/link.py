@@ -26,6 +26,8 @@ SCHEMES = ("nats", "tls", "ws", "wss")
 CONNECT_TIMEOUT = 2
 FLUSH_TIMEOUT = 2
 OUTSTANDING_PINGS = 4
+HUNG_UP = (ConnectionResetError, BrokenPipeError)
+"""A server that refuses a client hangs up at once; what it said before tells more, and may be lost with that."""
 REPEAT_LOG = 30.0
 """Seconds before the same trouble with NATS is logged again."""
 
@@ -65,6 +67,8 @@ class Link:
         self._up = asyncio.Event()
         self._heard_at = clock.monotonic()
         self._logged: tuple[str, float] = ("", 0.0)
+        self.trouble = ""
+        """What was in the way last, empty where nothing ever was."""
         self._servers = _servers(settings.url)
         self._tls = _trust(settings.ca)
         _check_creds(settings.creds)
@@ -74,11 +78,6 @@ class Link:
     def is_connected(self) -> bool:
         """Say whether there is a connection now."""
         return self._client is not None and self._client.is_connected
-
-    @property
-    def trouble(self) -> str:
-        """Return what was in the way last, empty where nothing ever was."""
-        return self._logged[0]
 
     def client(self) -> Client:
         """Return the connection; raise BusUnavailable where there is none."""
@@ -181,6 +180,8 @@ class Link:
 
     async def _tell(self, error: Exception) -> None:
         text, now = f"{type(error).__name__}: {error}", self._clock.monotonic()
+        if not (self.trouble and isinstance(error, HUNG_UP)):
+            self.trouble = text
         if text != self._logged[0] or now - self._logged[1] > REPEAT_LOG:
             self._logged = (text, now)
             log.warning("NATS at %s: %s%s", self._settings.shown, text, "" if self._up.is_set() else "; trying again")
