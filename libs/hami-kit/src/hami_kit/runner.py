@@ -48,10 +48,11 @@ def run(serve: Serve[S], settings_type: type[S]) -> None:
     _log_to_stderr(settings.log_level)
     try:
         asyncio.run(_until_told(serve, settings))
-    except* SettingsError as group:
-        _end("; ".join(str(e) for e in _leaves(group)), BAD_SETTINGS)
-    except* Exception as group:
-        log.critical("the service failed", exc_info=group)
+    except Exception as error:  # not except*: up to Python 3.11.3 an exit from there is wrapped in a group
+        wrong = [str(e) for e in _leaves(error) if isinstance(e, SettingsError)]
+        if wrong:
+            _end("; ".join(wrong), BAD_SETTINGS)
+        log.critical("the service failed", exc_info=error)
         sys.exit(FAILED)
 
 
