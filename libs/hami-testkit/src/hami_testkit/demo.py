@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
+from hami_kit.cancelling import cancel_until_done
 from hami_kit.errors import BoundaryError
 from rich.console import Console
 from rich.markup import escape
@@ -105,10 +106,7 @@ async def _until_done_or_told(work: "asyncio.Task[Stack]", told: "asyncio.Queue[
     async def watch() -> None:
         while told.empty():
             await asyncio.sleep(0.05)
-        # more than once: before Python 3.12 asyncio.wait_for may swallow a cancellation
-        while not work.done():
-            work.cancel()
-            await asyncio.wait([work], timeout=0.5)
+        await cancel_until_done([work])
 
     watching = asyncio.create_task(watch())
     await asyncio.wait([work])

@@ -19,13 +19,11 @@ from hami_kit.bus.metrics import BusCollector
 from hami_kit.bus.seam import Bus, BusSettings, BusStatistics, Endpoint, Handle, M, MalformedHook
 from hami_kit.bus.serving import Listening, Serving, Workshop
 from hami_kit.bus.stream import EventStream
+from hami_kit.cancelling import cancel_until_done
 from hami_kit.clock import Clock, SystemClock
 from hami_kit.errors import BoundaryError, BusTimeout, BusUnavailable, NoResponders, PayloadTooLarge
 from hami_kit.outbox import Outbox
 from hami_kit.telemetry import Telemetry, traceparent
-
-CANCEL_AGAIN = 0.5
-"""Seconds until a task that was cancelled and goes on is cancelled again."""
 
 
 @asynccontextmanager
@@ -62,17 +60,9 @@ async def connect(
         finally:
             telemetry.metrics.unregister(collector)
             workshop.close()
-            await _end(running)
+            await cancel_until_done(running)
     if failure is not None:
         raise failure
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they end: nats-py waits with ``asyncio.wait_for``, which may swallow one up to Python 3.11."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=CANCEL_AGAIN)
 
 
 def _nothing(_subject: str, _error: str) -> None:
