@@ -1,0 +1,63 @@
+"""What is wrong with cards: who is on each, and whether that is more than it has.
+
+One rule: use is the sum over all bound pods that are not over; being deleted, lost or crashing frees nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from hami_model.inspection import rules
+from hami_model.inspection.findings import Finding
+from hami_model.inspection.nodes import CardPlace
+from hami_model.inspection.pods import Holder
+from hami_model.inspection.reading import Card
+from hami_model.inspection.use import WHOLE, Use
+
+NAMED = 10
+"""Pods of one card that a sentence names."""
+
+Shares = list[tuple[Holder, Use]]
+
+
+def card_findings(cards: Mapping[CardPlace, Card], holders: Iterable[Holder]) -> Iterator[Finding]:
+    """Yield what is wrong with any card that any pod holds."""
+    shares: dict[CardPlace, Shares] = {}
+    for holder in holders:
+        for (word, uuid), use in holder.uses.items():
+            shares.setdefault((holder.node, word, uuid), []).append((holder, use))
+    for place, on_it in shares.items():
+        card = cards.get(place)
+        yield from _unknown(place, on_it) if card is None else _crowded(place, card, on_it)
+
+
+def _unknown(place: CardPlace, shares: Shares) -> Iterator[Finding]:
+    node, word, card = place
+    for holder, _ in shares:
+        says = f"pod {holder.name} holds {word} card {card}, which its node {node} does not register"
+        yield rules.CARD_UNKNOWN.broken(says, node=node, card=card, pod=holder.name)
+
+
+def _crowded(place: CardPlace, card: Card, shares: Shares) -> Iterator[Finding]:
+    node, word, _ = place
+    cores = WHOLE if any(word in holder.soft for holder, _ in shares) else card.cores
+    amounts = (
+        (rules.OVER_MEMORY, "MiB", card.memory, [use.memory for _, use in shares]),
+        (rules.OVER_CORES, "% of cores", cores, [use.cores for _, use in shares]),
+        (rules.OVER_SLOTS, "slots", card.slots, [use.slots for _, use in shares]),
+    )
+    for rule, unit, had, parts in amounts:
+        used = sum(parts)
+        if used > had:
+            who = _named(f"{holder.name} {part}" for (holder, _), part in zip(shares, parts, strict=True) if part)
+            says = f"{word} card {card.id} of node {node} has {had} {unit} and gave {used}: {who}"
+            yield rule.broken(says, node=node, card=card.id, amount=(had, used))
+    alone = [holder.name for holder, use in shares if use.whole]
+    if alone and cores == WHOLE and len(shares) > 1:
+        says = f"{word} card {card.id} of node {node} is wholly {alone[0]}'s and shared: "
+        says += _named(holder.name for holder, _ in shares)
+        yield rules.NOT_ALONE.broken(says, node=node, card=card.id, amount=(1, len(shares)))
+
+
+def _named(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return ", ".join(listed[:NAMED]) + more

@@ -1,0 +1,135 @@
+"""HAMi's annotations, read once more and in the plainest way.
+
+One rule: nothing here is shared with the codecs that the allocator decides by. Whatever cannot be read is
+``Unreadable`` with a sentence.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from hami_model.errors import DomainError, MalformedInventory
+from hami_model.objects import Container, Node, Pod
+from hami_model.units import rounded_up
+from hami_model.vendor import Vendor
+
+_FIELDS = re.compile(r"(?P<card>[^,]+),[^,]*,(?P<memory>[0-9]{1,18}),(?P<cores>[0-9]{1,18})(,.*)?")
+
+
+class Unreadable(DomainError):
+    """An annotation says nothing that anybody could have meant."""
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """What a node registers: memory in MiB, cores in percent."""
+
+    id: str
+    slots: int
+    memory: int
+    cores: int
+
+
+class Share(Struct, frozen=True, kw_only=True):
+    """What one container was given of one card."""
+
+    word: str
+    card: str
+    memory: int
+    cores: int
+
+
+Given = tuple[tuple[Share, ...], ...]
+"""By position of the container, init containers first."""
+
+
+def cards(vendor: Vendor, node: Node) -> tuple[Card, ...]:
+    """Return the cards of one vendor that the node registers; without an annotation of the vendor, by its capacity."""
+    if not vendor.keys.register:
+        return _cards_by_capacity(vendor, node)
+    text = node.annotations.get(vendor.keys.register)
+    try:
+        listed = msgspec.json.decode("null" if text is None else text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Unreadable(f"it is no JSON ({error})") from error
+    if not isinstance(listed, list | None):
+        raise Unreadable("it is no JSON list")
+    return tuple(_card(each) for each in listed or ())
+
+
+def _cards_by_capacity(vendor: Vendor, node: Node) -> tuple[Card, ...]:
+    try:
+        devices = vendor.discover(vendor, node)
+    except MalformedInventory as error:
+        raise Unreadable(str(error)) from error
+    return tuple(Card(id=d.id, slots=d.slots, memory=d.memory, cores=d.cores) for d in devices)
+
+
+def _card(raw: object) -> Card:
+    if not isinstance(raw, dict):
+        raise Unreadable(f"{raw!r} is no card")
+    fields = {str(key).lower(): value for key, value in raw.items()}
+    name, numbers = fields.get("id"), [fields.get(key) or 0 for key in ("count", "devmem", "devcore")]
+    if not isinstance(name, str) or not name:
+        raise Unreadable("a card has no id")
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise Unreadable(f"card {name} has count, devmem, devcore {numbers}")
+    return Card(id=name, slots=numbers[0], memory=numbers[1], cores=numbers[2])
+
+
+def wanted(vendor: Vendor, container: Container) -> int:
+    """Return how many cards the container asks for: what the kubelet will ask a device plugin for."""
+    limits = (container.resources.limits if container.resources else None) or {}
+    return max(0, rounded_up(limits.get(vendor.resources.count, 0)) or 0)
+
+
+def given(vendor: Vendor, pod: Pod) -> Given:
+    """Return what the pod's annotation says that its containers hold.
+
+    Groups of containers without devices may be there or not, so the n-th filled group is the n-th asking container's.
+    """
+    asking = [wanted(vendor, container) for container in pod.all_containers]
+    text = pod.annotations.get(vendor.keys.allocated, "")
+    filled = [group for group in (_shares(vendor, part) for part in text.split(";")) if group]
+    if [len(group) for group in filled] != [count for count in asking if count]:
+        counts = [len(group) for group in filled]
+        raise Unreadable(f"it gives {counts} cards to the containers that ask for {[n for n in asking if n]}")
+    rest = iter(filled)
+    return tuple(next(rest) if count else () for count in asking)
+
+
+def _shares(vendor: Vendor, group: str) -> tuple[Share, ...]:
+    return tuple(_share(vendor, segment) for segment in group.split(":") if "," in segment)
+
+
+def _share(vendor: Vendor, segment: str) -> Share:
+    match = _FIELDS.fullmatch(segment)
+    if match is None:
+        raise Unreadable(f"{segment!r} is no device")
+    return Share(word=vendor.word, card=match["card"], memory=int(match["memory"]), cores=int(match["cores"]))
+
+
+def lock(text: str) -> tuple[float, Sequence[str]]:
+    """Return since when a node lock stands, in unix seconds, and whose it is: namespace and pod, or nobody."""
+    stamp, *owner = text.split(",")
+    since = _moment(stamp)
+    if since is None or len(owner) not in (0, 2):
+        raise Unreadable("it is neither a time nor time,namespace,pod")
+    return since, owner
+
+
+def seconds(text: str | None) -> float | None:
+    """Read one of Kubernetes' times, or HAMi's unix seconds, as unix seconds; None where there is none."""
+    if not text:
+        return None
+    return float(text) if text.isdecimal() else _moment(text)
+
+
+def _moment(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None
