@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from importlib.metadata import version
 
 import pytest
 from hami_kit.bus import Bus, Endpoint
@@ -295,3 +296,17 @@ async def test_without_nats_every_call_fails_at_once() -> None:
             with pytest.raises(BusUnavailable):
                 await bus.publish(subjects.BIND, A_BIND)
             assert not bus.is_connected
+
+
+async def test_a_roll_call(nats: NatsServer, bus: Bus) -> None:
+    """Everybody who serves says name and version, also who has no question to answer."""
+    await bus.serve("hami-webhook", ())
+    await bus.serve("hami-allocator", ())
+    async with a_bus(nats.url) as other:
+        await other.wait_connected()
+        await other.serve("hami-allocator", ())
+        found = await bus.roll_call(seconds=0.5)
+
+    assert ["hami-allocator", "hami-allocator", "hami-webhook"] == sorted(one.name for one in found)
+    assert {version("hami-kit")} == {one.version for one in found}
+    assert 3 == len({one.id for one in found})

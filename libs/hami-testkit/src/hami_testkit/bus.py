@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from hami_kit.bus import BusStatistics, Endpoint, Handle, wire
+from hami_kit.bus import BusStatistics, Endpoint, Handle, Serving, wire
 from hami_kit.errors import BadMessage, BusTimeout, BusUnavailable, NoResponders
 from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import Refused
@@ -44,6 +44,7 @@ class MemoryBus:
     def __init__(self) -> None:
         self.published: list[tuple[str, Struct]] = []
         self.events: list[CloudEvent] = []
+        self.services: list[Serving] = []
         self._subscriptions: list[_Listener] = []
         self._endpoints: list[_Listener] = []
         self._up = asyncio.Event()
@@ -100,8 +101,14 @@ class MemoryBus:
         """Hand each message on the subject to the handler."""
         return _Listener(self._subscriptions, subject, message_type, handler)
 
+    async def roll_call(self, *, seconds: float) -> list[Serving]:
+        """Return who serves something, at once."""
+        self._need_connection()
+        return list(self.services)
+
     async def serve(self, service_name: str, endpoints: Sequence[Endpoint]) -> Handle:
         """Answer these questions until the handle is stopped."""
+        self.services.append(Serving(name=service_name, id=str(len(self.services)), version="0.1.0"))
         return _Service([_Listener(self._endpoints, e.subject, e.request_type, e.handler) for e in endpoints])
 
     def emit(self, event: CloudEvent) -> None:

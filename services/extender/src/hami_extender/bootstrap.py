@@ -20,6 +20,7 @@ async def serve(settings: ExtenderSettings, stop: asyncio.Event) -> None:
         load_device_config(settings.device_config), ascend=settings.enable_ascend, iluvatar=settings.enable_iluvatar
     )
     async with buses.connect(BusSettings.of(settings), name="hami-extender", telemetry=telemetry) as bus:
+        await bus.serve("hami-extender", ())  # nothing to ask here, but ``nats micro`` and the doctor see who runs
         extender = Extender(bus=bus, catalog=catalog, bind_timeout=settings.bind_timeout, telemetry=telemetry)
         checks: dict[str, web.Check] = {"nats": lambda: bus.is_connected}
         health = web.health_routes(checks, telemetry.metrics)

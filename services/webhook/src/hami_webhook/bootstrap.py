@@ -21,6 +21,7 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     )
     rules = Rules(scheduler_name=settings.scheduler_name, force_overwrite=settings.force_overwrite_default_scheduler)
     async with buses.connect(BusSettings.of(settings), name="hami-webhook", telemetry=telemetry) as bus:
+        await bus.serve("hami-webhook", ())  # nothing to ask here, but ``nats micro`` and the doctor see who runs
         webhook = Webhook(bus=bus, catalog=catalog, rules=rules, telemetry=telemetry)
         checks: dict[str, web.Check] = {"nats": lambda: bus.is_connected}
         health = web.health_routes(checks, telemetry.metrics)

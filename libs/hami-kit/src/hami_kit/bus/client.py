@@ -13,7 +13,7 @@ from hami_model.bus.events import CloudEvent
 from msgspec import Struct
 from nats import errors as nats_errors
 
-from hami_kit.bus import wire
+from hami_kit.bus import rollcall, seam, wire
 from hami_kit.bus.link import Link
 from hami_kit.bus.metrics import BusCollector
 from hami_kit.bus.seam import Bus, BusSettings, BusStatistics, Endpoint, Handle, M, MalformedHook
@@ -139,6 +139,13 @@ class NatsBus:
     async def recent_events(self, *, limit: int) -> list[CloudEvent]:
         """Return the last events that JetStream has stored, oldest first."""
         return await self._events.recent(limit)
+
+    async def roll_call(self, *, seconds: float) -> list[seam.Serving]:
+        """Return who serves something, of those that answer within so long."""
+        try:
+            return await rollcall.ask(self._link.client(), seconds)
+        except (nats_errors.Error, OSError) as e:
+            raise _translated(rollcall.SUBJECT, e) from e
 
     def statistics(self) -> BusStatistics:
         """Return what happened so far."""

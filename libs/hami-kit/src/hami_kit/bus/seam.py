@@ -76,6 +76,14 @@ class Endpoint(Struct, frozen=True):
     handler: Callable[[Any], Awaitable[Struct]]
 
 
+class Serving(Struct, frozen=True, kw_only=True):
+    """One process that serves something on the bus, as it answers to ``nats micro``."""
+
+    name: str
+    id: str
+    version: str
+
+
 class BusStatistics(Struct, frozen=True, kw_only=True):
     """What the bus has done so far; the metrics show it."""
 
@@ -145,6 +153,10 @@ class Bus(Protocol):
 
     async def recent_events(self, *, limit: int) -> list[CloudEvent]:
         """Return the last events that JetStream has stored, oldest first; raise BusUnavailable where it cannot say."""
+        ...
+
+    async def roll_call(self, *, seconds: float) -> list[Serving]:
+        """Return who serves something, of those that answer within so long."""
         ...
 
     def statistics(self) -> BusStatistics:

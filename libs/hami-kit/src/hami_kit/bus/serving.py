@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
+from importlib.metadata import version
 from typing import Any
 
 from hami_model.bus.messages import Refused
@@ -27,7 +28,8 @@ from hami_kit.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-VERSION = "1.0.0"
+VERSION = version("hami-kit")
+"""Of the kit that serves; all our packages are released together."""
 STOP_TIMEOUT = 5.0
 """Seconds that handlers at work may take to finish when their service is stopped."""
 

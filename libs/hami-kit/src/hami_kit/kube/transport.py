@@ -18,7 +18,7 @@ import msgspec
 from hami_kit.errors import KubeUnavailable, SettingsError
 from hami_kit.kube.library import Configuration, RestClient
 from hami_kit.kube.library import config as kube_config
-from hami_kit.kube.wire import JSON, refusal
+from hami_kit.kube.wire import JSON, Answer, refusal
 
 CALL_TIMEOUT = 15.0
 """Seconds for one call, where the caller gives none."""
@@ -52,6 +52,19 @@ class Transport:
         timeout: float = CALL_TIMEOUT,
     ) -> bytes:
         """Make one call and return the body; raise the ``KubeError`` that a refusal or a failure is."""
+        return (await self.ask(method, path, query=query, body=body, content=content, timeout=timeout)).body
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content: str = JSON,
+        timeout: float = CALL_TIMEOUT,
+    ) -> Answer:
+        """Make one call as ``call`` does, and return what it was answered with its date."""
         data = None if body is None else msgspec.json.encode(body)
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
         try:
@@ -66,7 +79,7 @@ class Transport:
             ) as answer:
                 text = await answer.read()
                 if answer.status < 300:
-                    return text
+                    return Answer(text, answer.headers.get("date", ""))
                 raise refusal(answer.status, text, retry_after=answer.headers.get("retry-after"))
         except (aiohttp.ClientError, TimeoutError, OSError) as e:
             raise KubeUnavailable(_sentence(self._base, e)) from e

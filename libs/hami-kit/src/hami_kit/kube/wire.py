@@ -22,6 +22,13 @@ MERGE_PATCH = "application/merge-patch+json"
 JSON = "application/json"
 
 
+class Answer(Struct, frozen=True):
+    """What the API server answered; ``date`` is its header, in HTTP's own writing."""
+
+    body: bytes
+    date: str = ""
+
+
 class Listed(Struct, Generic[T], frozen=True):
     """A whole list, all pages, as of one resourceVersion."""
 

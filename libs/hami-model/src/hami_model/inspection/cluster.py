@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from hami_model.catalog import Catalog
+from hami_model.inspection import rules
 from hami_model.inspection.cards import card_findings
 from hami_model.inspection.findings import Finding
 from hami_model.inspection.nodes import lock_findings, registered
@@ -16,6 +17,7 @@ class Sight(Struct, frozen=True, kw_only=True):
     """What the API server shows. ``now`` in unix seconds, by the API server's clock where it is known.
 
     ``untried``: uids of pods whose status says nothing of any scheduler (no condition ``PodScheduled``).
+    ``unread``: what was listed and cannot be read, each with its reason.
     """
 
     nodes: Sequence[Node]
@@ -23,6 +25,7 @@ class Sight(Struct, frozen=True, kw_only=True):
     now: float
     scheduler: str = "hami-scheduler"
     untried: frozenset[str] = frozenset()
+    unread: tuple[str, ...] = ()
 
 
 def inspect(sight: Sight, catalog: Catalog) -> tuple[Finding, ...]:
@@ -41,4 +44,5 @@ def inspect(sight: Sight, catalog: Catalog) -> tuple[Finding, ...]:
             holders.append(holder)
     by_name = {(pod.metadata.namespace, pod.metadata.name): pod for pod in sight.pods}
     locks = lock_findings(sight.nodes, by_name, catalog, now=sight.now)
-    return (*card_findings(cards, holders), *of_pods, *of_nodes, *locks)
+    unread = (rules.OBJECT_UNREADABLE.broken(f"the API server lists {text}") for text in sight.unread)
+    return (*unread, *card_findings(cards, holders), *of_pods, *of_nodes, *locks)

@@ -136,10 +136,16 @@ AHEAD_OF_TIME = Rule(
     way_out="set the clock of whoever wrote it: the allocator's machine, or that node",
     means="an annotation carries a time that has not come yet",
 )
+OBJECT_UNREADABLE = Rule(
+    name="object-unreadable",
+    severity=Severity.ERROR,
+    way_out="the sentence names the field; see who writes it",
+    means="a pod or a node is not as Kubernetes describes them, so nobody looks at it",
+)
 
 RULES = (
     OVER_MEMORY, OVER_CORES, OVER_SLOTS, NOT_ALONE, CARD_UNKNOWN, ELSEWHERE, UNACCOUNTED, UNREADABLE, NOT_ASKED,
     UNCONFIRMED, BIND_FAILED, UNTRIED, OTHER_SCHEDULER, NODE_GONE, LOCK_LEFT, LOCK_OLD, LOCK_UNREADABLE,
-    REGISTER_UNREADABLE, CARD_TWICE, PLUGIN_GONE, AHEAD_OF_TIME,
+    REGISTER_UNREADABLE, CARD_TWICE, PLUGIN_GONE, AHEAD_OF_TIME, OBJECT_UNREADABLE,
 )  # fmt: skip
 """In the order in which the reference lists them."""

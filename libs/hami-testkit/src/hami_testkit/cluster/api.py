@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from hami_testkit.cluster import discovery, patches
+from hami_testkit.cluster import discovery, patches, reviews
 from hami_testkit.cluster.asked import Asked
 from hami_testkit.cluster.faults import Call, Fault, Faults
 from hami_testkit.cluster.objects import Stored
@@ -42,6 +42,7 @@ class Api:
 
     def __init__(self, registry: Registry, faults: Faults, *, bookmark_seconds: float = 30) -> None:
         self._registry = registry
+        self.reviews = reviews.Reviews()
         self._store = registry.store
         self._faults = faults
         self._bookmark_seconds = bookmark_seconds
@@ -60,6 +61,8 @@ class Api:
         for path in ("/healthz", "/livez", "/readyz"):
             app.router.add_get(path, self._page(b"ok"))
         app.router.add_route("*", "/standin/faults", self._switch)
+        for name, kind in reviews.KINDS.items():
+            app.router.add_post(f"{reviews.ROOT}/{name}", self._review(name, kind))
         for resource in RESOURCES:
             everywhere = inside = f"{resource.root}/{resource.name}"
             if resource.namespaced:
@@ -78,6 +81,15 @@ class Api:
         async def answer(_: web.Request) -> web.Response:
             await self._faults.running()
             return web.Response(body=page, content_type="application/json")
+
+        return answer
+
+    def _review(self, name: str, kind: str) -> Handler:
+        resource = Resource(name, kind, group="authorization.k8s.io", namespaced=False)
+
+        async def answer(request: web.Request) -> web.Response:
+            await self._faults.before(Call("create", name, ""))
+            return _json(self.reviews.answer(kind, await Asked(request, resource, "").body()), code=201)
 
         return answer
 

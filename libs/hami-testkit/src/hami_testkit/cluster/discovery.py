@@ -5,6 +5,7 @@ One rule: everything here follows from the table of resources.
 
 from __future__ import annotations
 
+from hami_testkit.cluster import reviews
 from hami_testkit.cluster.resources import RESOURCES, SUBRESOURCES, Resource
 from hami_testkit.cluster.status import Json
 
@@ -15,16 +16,21 @@ _VERSION = {
 }  # fmt: skip
 
 
+_REVIEWS = "authorization.k8s.io"
+
+
 def pages() -> dict[str, Json]:
     """Return every discovery page by its path."""
     roots = {resource.root: resource for resource in RESOURCES}
     groups = {resource.group: resource for resource in RESOURCES if resource.group}
+    groups[_REVIEWS] = Resource("", "", group=_REVIEWS)
     return {
         "/version": _VERSION,
         "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(r) for r in groups.values()]},
         "/openapi/v3": {"paths": {}},
         **{root: _resource_list(resource) for root, resource in roots.items()},
+        reviews.ROOT: _review_list(),
         **{f"/apis/{name}": {"kind": "APIGroup", "apiVersion": "v1", **_group(r)} for name, r in groups.items()},
     }
 
@@ -32,6 +38,14 @@ def pages() -> dict[str, Json]:
 def _group(resource: Resource) -> Json:
     version = {"groupVersion": resource.api_version, "version": resource.version}
     return {"name": resource.group, "versions": [version], "preferredVersion": version}
+
+
+def _review_list() -> Json:
+    rows = [
+        {"name": name, "singularName": kind.lower(), "namespaced": False, "kind": kind, "verbs": ["create"]}
+        for name, kind in reviews.KINDS.items()
+    ]
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{_REVIEWS}/v1", "resources": rows}
 
 
 def _resource_list(first: Resource) -> Json:

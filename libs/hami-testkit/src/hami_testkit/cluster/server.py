@@ -14,6 +14,7 @@ from hami_testkit.cluster.api import Api
 from hami_testkit.cluster.faults import Faults
 from hami_testkit.cluster.journal import Journal
 from hami_testkit.cluster.registry import Registry
+from hami_testkit.cluster.reviews import Reviews
 from hami_testkit.cluster.store import Store
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -22,7 +23,8 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 class ApiServer:
     """A running API server: where it listens, what it holds, and its switches."""
 
-    def __init__(self, url: str, registry: Registry, faults: Faults) -> None:
+    def __init__(self, url: str, registry: Registry, faults: Faults, reviews: Reviews) -> None:
+        self.reviews = reviews
         self.url = url
         self.registry = registry
         self.store = registry.store
@@ -43,15 +45,14 @@ async def api_server(
     registry = Registry(store, webhooks)
     for namespace in NAMESPACES:
         registry.ensure_namespace(namespace)
-    app = Api(registry, faults, bookmark_seconds=bookmark_seconds).application()
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
+    api = Api(registry, faults, bookmark_seconds=bookmark_seconds)
+    runner = web.AppRunner(api.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, backlog=1024).start()
         address, taken = runner.addresses[0][:2]
-        yield ApiServer(
-            f"http://[{address}]:{taken}" if ":" in address else f"http://{address}:{taken}", registry, faults
-        )
+        url = f"http://[{address}]:{taken}" if ":" in address else f"http://{address}:{taken}"
+        yield ApiServer(url, registry, faults, api.reviews)
     finally:
         faults.clear()
         for collection in store.collections:

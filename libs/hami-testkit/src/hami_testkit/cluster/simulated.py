@@ -17,6 +17,7 @@ from hami_testkit.cluster.extender import Extender, hami_extender
 from hami_testkit.cluster.faults import Faults
 from hami_testkit.cluster.registry import Registry
 from hami_testkit.cluster.resources import NODES, WEBHOOKS
+from hami_testkit.cluster.reviews import Reviews
 from hami_testkit.cluster.scheduler import KubeScheduler
 from hami_testkit.cluster.server import ApiServer, api_server
 from hami_testkit.cluster.status import Json
@@ -49,6 +50,11 @@ class Standin:
     def registry(self) -> Registry:
         """Return its objects, to be read and written without HTTP."""
         return self._server.registry
+
+    @property
+    def reviews(self) -> Reviews:
+        """Return who may do what, as its access reviews say."""
+        return self._server.reviews
 
     @classmethod
     @asynccontextmanager
