@@ -1,7 +1,9 @@
 """hamictl at a prompt: a real NATS server, an allocator that knows what the test says, and what came out."""
 
 import asyncio
+import base64
 import os
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -132,6 +134,18 @@ class Allocator:
 
 def use(card: Any, *, slots: int = 0, memory: int = 0, cores: int = 0) -> DeviceUse:
     return DeviceUse(device=card, used_slots=slots, used_memory=memory, used_cores=cores)
+
+
+def a_bundle(folder: Path, *, days: int, authority: bool = True) -> str:
+    """Make a certificate that signed itself; return it as a caBundle."""
+    cert, kind = folder / "bundle.crt", "TRUE" if authority else "FALSE"
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days),
+        "-keyout", str(folder / "bundle.key"), "-out", str(cert), "-subj", "/CN=hami-ca",
+        "-addext", f"basicConstraints=critical,CA:{kind}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=20)
+    return base64.b64encode(cert.read_bytes()).decode()
 
 
 @pytest.fixture

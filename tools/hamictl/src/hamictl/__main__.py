@@ -27,8 +27,9 @@ def main() -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
+    code: int | None = 0
     try:
-        app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as e:
         return _say(f"{_misuse(e)}; see hamictl --help", MISUSED)
@@ -41,7 +42,7 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         # whoever read on has seen enough (``| head``): nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return code or 0
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The five commands and their flags, as they stand on the command line."""
+"""The commands and their flags, as they stand on the command line."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 CODES = (
     f"Exit codes: 0 answered, {FAILED} no answer or no such pod, {MISUSED} a flag or variable that cannot be used, "
-    f"{INTERRUPTED} interrupted."
+    f"{INTERRUPTED} interrupted. Of doctor: 0 nothing found, {FAILED} something found, {MISUSED} could not run."
 )
 
 app = App(
@@ -53,7 +53,7 @@ class Common:
     traces_url: Annotated[str, Parameter(env_var="HAMI_TRACES_URL")] = ""
     "Jaeger, or what answers as it does; for trace."
     kubeconfig: Annotated[str, Parameter(env_var="KUBECONFIG")] = ""
-    "As kubectl reads it, in-cluster otherwise; for trace."
+    "As kubectl reads it, in-cluster otherwise; for trace and doctor."
 
     @property
     def where(self) -> BusSettings:
@@ -151,6 +151,58 @@ def trace(pod: str, /, *, namespace: Namespace = "", common: Common = DEFAULTS) 
         _print_json(roots)
     else:
         views.trace(roots)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What the cluster is held to: the settings of our services, as they read them."""
+
+    scheduler_config: Path | None = None
+    "File of kube-scheduler's configuration; otherwise it is looked for in the cluster's ConfigMaps."
+    scheduler_name: Annotated[str, Parameter(env_var="HAMI_SCHEDULER_NAME")] = "hami-scheduler"
+    "The scheduler of device pods."
+    device_config: Annotated[Path | None, Parameter(env_var="HAMI_DEVICE_CONFIG")] = None
+    "HAMi's device-config.yaml; the chart's defaults otherwise."
+    bind_timeout: Annotated[float, Parameter(env_var="HAMI_BIND_TIMEOUT")] = 28.0
+    "Seconds that a bind may take."
+    lease_namespace: Annotated[str, Parameter(env_var="HAMI_LEASE_NAMESPACE")] = "kube-system"
+    "Where the Lease hami-allocator lives."
+    allocator_as: str = ""
+    "The allocators' account, system:serviceaccount:NAMESPACE:NAME; otherwise that of the pod that leads."
+    agent_as: str = ""
+    "The node-agents' account."
+    readyz: tuple[str, ...] = ()
+    "Address of a service's /readyz to ask; may be given several times."
+
+
+HELD = Held()
+
+
+@app.command
+def doctor(*, held: Held = HELD, common: Common = DEFAULTS) -> int:
+    """Check a cluster and the installation in it; exit code 0: nothing found, 1: something, 2: could not run."""
+    # imported here: the Kubernetes library costs time that no other command needs to pay
+    from hamictl.doctor import checkup  # noqa: PLC0415
+
+    patient = checkup.Patient(
+        kubeconfig=common.kubeconfig,
+        bus=common.where,
+        device_config=held.device_config,
+        scheduler=held.scheduler_name,
+        scheduler_config=held.scheduler_config,
+        bind_timeout=held.bind_timeout,
+        lease_namespace=held.lease_namespace,
+        allocator_as=held.allocator_as,
+        agent_as=held.agent_as,
+        readyz=held.readyz,
+    )
+    found = _run(checkup.examine(patient))
+    if common.output == "json":
+        _print_json(found)
+    else:
+        views.findings(found)
+    return 1 if found else 0
 
 
 async def _trace(common: Common, namespace: str, name: str) -> list[traces.Branch]:

@@ -5,12 +5,13 @@ somebody may search or copy it.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from hami_kit.traces import Branch
 from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import Booking, Explanation, NodeUse, NodeVerdict
+from hami_model.inspection import Finding, Severity
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -145,6 +146,15 @@ def _span(branch: Branch) -> Text:
         ("  failed" if branch.failed else "", "red"),
         "  (its parent has not arrived)" if branch.orphan else "",
     )
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """Show what is wrong and the way out, worst first."""
+    table = _table("", "RULE", "WHAT", "WAY OUT")
+    order = list(Severity)
+    for finding in sorted(found, key=lambda each: order.index(each.severity)):
+        table.add_row(finding.severity, finding.rule, finding.says, finding.way_out)
+    _show(table, "nothing is wrong, and everything was checked")
 
 
 def _show(table: Table, nothing: str) -> None:
