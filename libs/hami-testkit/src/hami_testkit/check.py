@@ -27,10 +27,17 @@ async def check_cluster(kubeconfig: Path | str) -> list[Finding]:
         return list(await inspect_cluster(kube, a_catalog()))
 
 
-async def assert_nothing_wrong(kubeconfig: Path | str, *, within: float = SETTLE) -> None:
-    """Fail with every finding unless the cluster becomes right in time; a card given twice fails at once."""
+async def check_settled(kubeconfig: Path | str, *, within: float = SETTLE) -> list[Finding]:
+    """Return what is still wrong after a while: nothing as soon as all is well, a card given twice at once."""
     deadline = time.monotonic() + within
     while found := await check_cluster(kubeconfig):
         if any(finding.rule in FOREVER for finding in found) or time.monotonic() > deadline:
-            raise AssertionError("the checker found:\n" + "\n".join(f"  {finding}" for finding in found))
+            return found
         await asyncio.sleep(BETWEEN)
+    return []
+
+
+async def assert_nothing_wrong(kubeconfig: Path | str, *, within: float = SETTLE) -> None:
+    """Fail with every finding unless the cluster becomes right in time."""
+    if found := await check_settled(kubeconfig, within=within):
+        raise AssertionError("the checker found:\n" + "\n".join(f"  {finding}" for finding in found))

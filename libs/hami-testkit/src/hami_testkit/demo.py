@@ -126,6 +126,7 @@ async def _show(console: Console, plan: Plan, started: Processes, report_file: P
         with _doing(console, "collecting what everyone got, why the others wait, and the traces …"):
             report = await demo_report.collect(cluster, shown, seconds=lambda: time.monotonic() - began)
         demo_views.result(console, report)
+        await demo_views.checked(console, system)
         await demo_views.one_trace(console, system, report)
     if report_file is not None:
         report_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))

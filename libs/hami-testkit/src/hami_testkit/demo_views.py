@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hami_testkit.check import check_settled
 from hami_testkit.demo_cluster import DEADLINE, DemoCluster, DemoError, Json, is_running, refusal
 from hami_testkit.demo_report import PlacedPod, Report
 from hami_testkit.processes import BIN
@@ -101,6 +102,13 @@ def _seen(pod: PlacedPod, env: Mapping[str, str]) -> str:
     for device in pod.devices:
         text = text.replace(device.id, SHORT_ID.sub(r"\1…", device.id))
     return text
+
+
+async def checked(console: Console, system: Stack) -> None:
+    """Say what the checker finds in nodes and pods; it has to be nothing."""
+    if wrong := await check_settled(system.at.kubeconfig):
+        raise DemoError("the checker found: " + "; ".join(map(str, wrong)))
+    console.print("\nThe checker read every node, pod and lock, and found nothing wrong.", highlight=False)
 
 
 async def one_trace(console: Console, system: Stack, report: Report) -> None:

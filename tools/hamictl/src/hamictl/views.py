@@ -150,11 +150,13 @@ def _span(branch: Branch) -> Text:
 
 def findings(found: Sequence[Finding]) -> None:
     """Show what is wrong and the way out, worst first."""
-    table = _table("", "RULE", "WHAT", "WAY OUT")
     order = list(Severity)
     for finding in sorted(found, key=lambda each: order.index(each.severity)):
-        table.add_row(finding.severity, finding.rule, finding.says, finding.way_out)
-    _show(table, "nothing is wrong, and everything was checked")
+        _print(Text.assemble((finding.severity, "bold"), "  ", (finding.rule, "bold")))
+        _print(Text(f"  {finding.says}"))
+        _print(Text(f"  way out: {finding.way_out}"))
+    if not found:
+        _print("nothing is wrong, and everything was checked")
 
 
 def _show(table: Table, nothing: str) -> None:
