@@ -32,7 +32,18 @@ from hamictl import session
 from hamictl.__main__ import run
 
 DEADLINE = 20.0
-VARIABLES = ("HAMI_NATS_URL", "HAMI_NATS_CREDS", "HAMI_NATS_CA", "HAMI_TRACES_URL", "KUBECONFIG")
+VARIABLES = (
+    "HAMI_NATS_URL",
+    "HAMI_NATS_CREDS",
+    "HAMI_NATS_CA",
+    "HAMI_TRACES_URL",
+    "KUBECONFIG",
+    "HAMI_BIND_TIMEOUT",
+    "HAMI_DEVICE_CONFIG",
+    "HAMI_ENABLE_ASCEND",
+    "HAMI_LEASE_NAMESPACE",
+    "HAMI_SCHEDULER_NAME",
+)
 
 
 class Said(msgspec.Struct, frozen=True):

@@ -235,3 +235,13 @@ def test_version_and_clock(version: Version, skew: float, rules: list[str]) -> N
     server = Server(version=version, time=1000, asked=1000 + skew, answered=1000 + skew)
 
     assert rules == [finding.rule for finding in places.server(server)]
+
+
+async def test_it_judges_by_the_settings_of_the_services(clinic: Clinic) -> None:
+    """Written as they read them; a longer bind needs a longer httpTimeout, and what is no duration is said."""
+    clinic.prompt.export("HAMI_BIND_TIMEOUT", "1m")
+    assert ["extender-timeout"] == await clinic.rules()
+    clinic.prompt.export("HAMI_BIND_TIMEOUT", "soon")
+    said = await clinic.doctor()
+
+    assert (2, True) == (said.code, said.sentence.startswith('HAMI_BIND_TIMEOUT: "soon"'))

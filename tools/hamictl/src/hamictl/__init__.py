@@ -1,1 +1,1 @@
-"""The command line for people: nodes, pods, explain, events, trace."""
+"""The command line for people: nodes, pods, explain, events, trace, doctor."""

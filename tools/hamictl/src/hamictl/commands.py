@@ -12,6 +12,7 @@ import msgspec
 from cyclopts import App, Parameter
 from hami_kit import traces
 from hami_kit.bus import BusSettings
+from hami_kit.setting_values import Timeout, read_value
 from hami_kit.telemetry import parent_of_pod
 from hami_model.bus.events import CloudEvent
 
@@ -164,8 +165,10 @@ class Held:
     "The scheduler of device pods."
     device_config: Annotated[Path | None, Parameter(env_var="HAMI_DEVICE_CONFIG")] = None
     "HAMi's device-config.yaml; the chart's defaults otherwise."
-    bind_timeout: Annotated[float, Parameter(env_var="HAMI_BIND_TIMEOUT")] = 28.0
-    "Seconds that a bind may take."
+    enable_ascend: Annotated[bool, Parameter(env_var="HAMI_ENABLE_ASCEND")] = True
+    "Whether Ascend takes part."
+    bind_timeout: Annotated[str, Parameter(env_var="HAMI_BIND_TIMEOUT")] = "28s"
+    "How long a bind may take."
     lease_namespace: Annotated[str, Parameter(env_var="HAMI_LEASE_NAMESPACE")] = "kube-system"
     "Where the Lease hami-allocator lives."
     allocator_as: str = ""
@@ -191,7 +194,8 @@ def doctor(*, held: Held = HELD, common: Common = DEFAULTS) -> int:
         device_config=held.device_config,
         scheduler=held.scheduler_name,
         scheduler_config=held.scheduler_config,
-        bind_timeout=held.bind_timeout,
+        ascend=held.enable_ascend,
+        bind_timeout=read_value(Timeout, held.bind_timeout, "HAMI_BIND_TIMEOUT"),
         lease_namespace=held.lease_namespace,
         allocator_as=held.allocator_as,
         agent_as=held.agent_as,

@@ -28,6 +28,7 @@ class Patient(Struct, frozen=True, kw_only=True):
     kubeconfig: str
     bus: BusSettings
     device_config: Path | None
+    ascend: bool
     scheduler: str
     scheduler_config: Path | None
     bind_timeout: float
@@ -39,7 +40,7 @@ class Patient(Struct, frozen=True, kw_only=True):
 
 async def examine(patient: Patient) -> list[Finding]:
     """Return everything that is wrong, and everything that could not be looked at."""
-    catalog = vendors.build(load_device_config(patient.device_config), ascend=True, iluvatar=True)
+    catalog = vendors.build(load_device_config(patient.device_config), ascend=patient.ascend, iluvatar=True)
     wanted = Wanted(scheduler=patient.scheduler, catalog=catalog, bind_timeout=patient.bind_timeout)
     try:
         async with Kube.connect(patient.kubeconfig or None) as kube:

@@ -15,8 +15,9 @@ import msgspec
 from hami_kit.bus import BusSettings, Serving
 from hami_kit.errors import KubeForbidden, KubeNotFound, SettingsError
 from hami_kit.kube import Kube
-from hami_kit.kube.rights import Deed, deeds, may
+from hami_kit.kube.rights import ACCOUNT, Deed, deeds, may
 from hami_kit.kube.server import Server
+from hami_kit.setting_values import read_object_name
 from hami_model.inspection import Finding
 from hami_model.objects import Meta
 from msgspec import Struct, field
@@ -115,13 +116,12 @@ async def lease(kube: Kube, namespace: str, *, now: float) -> tuple[str, list[Fi
 
 async def account_of(kube: Kube, namespace: str, holder: str) -> str:
     """Return the account of the pod that leads, by its Lease; empty where it is no pod of that namespace."""
-    name = holder.rpartition("-")[0]
     try:
-        raw = await kube.transport.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}") if name else b"{}"
-    except (KubeNotFound, KubeForbidden):
+        pod = read_object_name(holder.rpartition("-")[0])
+        raw = await kube.transport.call("GET", f"/api/v1/namespaces/{read_object_name(namespace)}/pods/{pod}")
+    except (ValueError, KubeNotFound, KubeForbidden):
         return ""
-    account = msgspec.json.decode(raw, type=_Pod).spec.service_account_name
-    return f"system:serviceaccount:{namespace}:{account}" if name else ""
+    return f"{ACCOUNT}{namespace}:{msgspec.json.decode(raw, type=_Pod).spec.service_account_name}"
 
 
 async def rights(kube: Kube, program: str, account: str, *, lease_namespace: str) -> list[Finding]:

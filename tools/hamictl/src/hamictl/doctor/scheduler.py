@@ -3,10 +3,10 @@
 One rule: an entry is ours when it manages one of our resources, or binds; others' extenders are their business.
 """
 
-import re
 from collections.abc import Iterator
 
 import msgspec
+from hami_kit.setting_values import read_duration
 from hami_model.catalog import Catalog
 from hami_model.inspection import Finding
 from msgspec import Struct, structs
@@ -21,8 +21,6 @@ MARGIN = 2.0
 """Seconds that httpTimeout must be above HAMI_BIND_TIMEOUT."""
 
 ALL = 100
-_PART = re.compile(r"([0-9.]+)(ms|h|m|s)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Managed(Struct, frozen=True, rename="camel"):
@@ -122,10 +120,12 @@ def _check_extender(where: str, extender: Extender, wanted: Wanted) -> Iterator[
 
 
 def _check_timeout(where: str, written: str, bind_timeout: float) -> Iterator[Finding]:
-    timeout = seconds(written) if written else DEFAULT_TIMEOUT
-    if timeout is None:
+    try:
+        timeout = read_duration(written) if written else DEFAULT_TIMEOUT
+    except ValueError:
         yield rules.EXTENDER_TIMEOUT.broken(f"{where} has httpTimeout {written}, which is no duration")
-    elif timeout < bind_timeout + MARGIN:
+        return
+    if timeout < bind_timeout + MARGIN:
         said = f"httpTimeout {written}" if written else f"no httpTimeout ({DEFAULT_TIMEOUT:g} s by default)"
         yield rules.EXTENDER_TIMEOUT.broken(f"{where} has {said}, and a bind may take {bind_timeout:g} s")
 
@@ -139,14 +139,3 @@ def _check_resources(where: str, managed: list[Managed], resources: set[str]) ->
     counted = sorted(each.name for each in managed if not each.ignored_by_scheduler and each.name in resources)
     if counted:
         yield rules.RESOURCES_COUNTED.broken(f"{where} has no ignoredByScheduler: true for {', '.join(counted)}")
-
-
-def seconds(duration: str) -> float | None:
-    """Read a duration as Go writes it (``1m30s``); None for what is none."""
-    parts = _PART.findall(duration)
-    if not parts or "".join(number + unit for number, unit in parts) != duration:
-        return None
-    try:
-        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    except ValueError:
-        return None
