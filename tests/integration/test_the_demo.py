@@ -149,6 +149,7 @@ def test_the_demo_stops_all_that_it_started(demo: Demo) -> None:
     demo.assert_nothing_is_left()
     assert ["report.json"] == [file.name for file in demo.cwd.iterdir()]
     assert said[0].startswith("starting NATS")
+    assert "The checker read every node, pod and lock, and found nothing wrong." in said
     assert said[-1].startswith("stopped everything; the whole took")
 
 

@@ -3,7 +3,7 @@
 One rule: what a node says is believed of that node alone; the same card on two nodes is one too many.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -69,12 +69,13 @@ def lock_findings(
     nodes: Sequence[Node], pods: Mapping[tuple[str, str], Pod], catalog: Catalog, *, now: float
 ) -> Iterator[Finding]:
     """Yield what is wrong with the locks on the nodes; ``pods`` by namespace and name."""
+    unserved = [p for p in pods.values() if not has_ended(p) and (not p.spec.node_name or is_unconfirmed(p))]
     keys = dict.fromkeys([MUTEX_LOCK.key, *(v.lock.key for v in catalog.vendors if v.lock)])
     for node in nodes:
         for key in keys:
             text = node.annotations.get(key)
             if text is not None:
-                yield from _Lock(node.metadata.name, key, text, catalog).findings(pods, now)
+                yield from _Lock(node.metadata.name, key, text, catalog).findings(pods, unserved, now)
 
 
 class _Lock(Struct, frozen=True):
@@ -85,7 +86,7 @@ class _Lock(Struct, frozen=True):
     text: str
     catalog: Catalog
 
-    def findings(self, pods: Mapping[tuple[str, str], Pod], now: float) -> Iterator[Finding]:
+    def findings(self, pods: Mapping[tuple[str, str], Pod], unserved: Sequence[Pod], now: float) -> Iterator[Finding]:
         """Yield what is wrong with this lock."""
         about = f"{self.key} of node {self.node}"
         try:
@@ -97,7 +98,7 @@ class _Lock(Struct, frozen=True):
         if age < -rules.AHEAD:
             yield rules.AHEAD_OF_TIME.broken(f"{about} is {-age:.0f} s ahead", node=self.node)
         pod = pods.get((owner[0], owner[1])) if owner else None
-        why = self._why_left(pod, age) if owner else self._why_unclaimed(pods.values(), age)
+        why = self._why_left(pod, age) if owner else self._why_unclaimed(unserved, age)
         holder = f"{owner[0]}/{owner[1]}" if owner else ""
         if why:
             yield rules.LOCK_LEFT.broken(f"{about} was left behind {age:.0f} s ago: {why}", node=self.node, pod=holder)
@@ -117,12 +118,10 @@ class _Lock(Struct, frozen=True):
         served = [v.confirmed(pod) for v in self._vendors(pod)]
         return f"pod {name_of(pod)} has been served" if is_served(pod) or (served and all(served)) else ""
 
-    def _why_unclaimed(self, pods: Iterable[Pod], age: float) -> str:
-        ours = [pod for pod in pods if self._vendors(pod)]
-        if any(is_unconfirmed(pod) and pod.spec.node_name == self.node for pod in ours):
-            return ""
-        waits = any(not pod.spec.node_name and not has_ended(pod) for pod in ours)
-        return "" if waits and age <= rules.BINDING_TAKES else "no pod there waits for its devices"
+    def _why_unclaimed(self, unserved: Sequence[Pod], age: float) -> str:
+        ours = [pod for pod in unserved if pod.spec.node_name in (None, "", self.node) and self._vendors(pod)]
+        is_bound = any(pod.spec.node_name for pod in ours)
+        return "" if is_bound or (ours and age <= rules.BINDING_TAKES) else "no pod there waits for its devices"
 
     def _vendors(self, pod: Pod) -> list[Vendor]:
         return [v for v in vendors_asked(pod, self.catalog) if v.lock is not None and v.lock.key == self.key]
