@@ -267,6 +267,32 @@ def test_an_mlu_is_sliced(demo: Demo) -> None:
     assert (4096, 50) == (card["memory_mib"], card["cores"])
 
 
+# several allocators
+
+
+@pytest.mark.timeout(180)
+def test_killing_the_leader_shows_a_pause_and_nothing_else(small: Demo) -> None:
+    """Every pod that came meanwhile runs, somebody else leads, and the checker finds nothing."""
+    cards = small.cwd.parent / "examples" / "cluster" / "gpu-a.yaml"
+    cards.write_text(CARDS.replace("count: 10", "count: 40"))
+    code = small.run("--allocators", "2", "--report", "report.json")
+    assert 0 == code, small.said
+    change = small.report["leader_change"]
+
+    assert {"allocator", "allocator-2"} == {change["before"], change["after"]}
+    assert 0 < change["pause"]
+    assert 8 < len(change["pods"])
+    assert all(f"runs   {name} on gpu-a" in small.said for name in change["pods"])
+    assert "finds nothing wrong" in small.said
+    small.assert_nothing_is_left()
+
+
+def test_no_allocator_is_no_demo(small: Demo) -> None:
+    """One at least."""
+    assert 2 == small.run("--allocators", "0")
+    assert '"0" is no number of allocators' in small.said
+
+
 # left running
 
 

@@ -9,6 +9,7 @@ import pytest
 from hami_kit.bus import Bus, BusSettings, connect
 from hami_kit.kube import Kube
 from hami_kit.telemetry import Telemetry
+from hami_model.bus.events import CloudEvent
 from hami_testkit.cluster import Standin
 from hami_testkit.nats import NatsServer, nats_running
 
@@ -23,6 +24,12 @@ async def until(is_so: Callable[[], bool | Awaitable[bool]], *, deadline: float 
             if await found if isinstance(found, Awaitable) else found:
                 return
             await asyncio.sleep(0.01)
+
+
+def an_event(number: int, kind: str = "reserved") -> CloudEvent:
+    """Return the event of that number."""
+    name = str(number)
+    return CloudEvent(id=name, source="t", type=f"io.hami.{kind}.v1", time="2026-01-01T00:00:00Z", subject=f"p{name}")
 
 
 @asynccontextmanager

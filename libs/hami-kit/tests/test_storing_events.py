@@ -1,46 +1,15 @@
 """Events on their way to JetStream: stored once and in order, and never in anybody's way."""
 
-import asyncio
-
 import pytest
 from hami_kit.bus import Bus, Endpoint
 from hami_kit.errors import BusUnavailable
-from hami_kit.outbox import Outbox
 from hami_model.bus import subjects
-from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import BindAnswer, BindPod, Done
 from hami_model.objects import PodRef
-from hami_testkit.clock import FakeClock
 from hami_testkit.nats import NatsServer, nats_running
-from msgspec import Struct
 from nats.aio.client import Client
 
-from .conftest import DEADLINE, a_bus, until
-
-
-def an_event(number: int, kind: str = "reserved") -> CloudEvent:
-    name = str(number)
-    return CloudEvent(id=name, source="t", type=f"io.hami.{kind}.v1", time="2026-01-01T00:00:00Z", subject=f"p{name}")
-
-
-class MemoryStore:
-    """Keeps events, or refuses while it is shut; can be made to hold one for a while."""
-
-    def __init__(self) -> None:
-        self.stored: list[tuple[str, str]] = []
-        self.events: list[CloudEvent] = []
-        self.refusals = 0
-        self.open = asyncio.Event()
-        self.open.set()
-
-    async def store(self, subject: str, message: Struct, *, message_id: str) -> None:
-        await self.open.wait()
-        if self.refusals > 0:
-            self.refusals -= 1
-            raise BusUnavailable("HAMI_EVENTS: the event was not stored")
-        assert isinstance(message, CloudEvent)
-        self.stored.append((subject, message_id))
-        self.events.append(message)
+from .conftest import DEADLINE, a_bus, an_event, until
 
 
 async def test_events_are_stored_in_order(bus: Bus) -> None:
@@ -128,55 +97,3 @@ async def test_events_are_readable_on_the_wire(nats: NatsServer, bus: Bus) -> No
 
     assert subjects.event("bound") == message.subject
     assert b'"specversion":"1.0"' in message.data
-
-
-async def test_the_oldest_go_first_and_a_gap_tells_how_many() -> None:
-    """Where more wait than fit, what is stored says that something is missing, and the newest are kept."""
-    store = MemoryStore()
-    store.open.clear()
-    outbox = Outbox(store, source="t", limit=3, clock=FakeClock())
-    for number in range(5):
-        outbox.put(an_event(number))
-    running = asyncio.create_task(outbox.run())
-    store.open.set()
-    await outbox.wait_empty(timeout=DEADLINE)
-    running.cancel()
-
-    assert [("hami.v1.event.gap", {"lost": 2})] == [(store.stored[0][0], store.events[0].data)]
-    assert ["2", "3", "4"] == [event.id for event in store.events[1:]]
-    assert (2, 0) == (outbox.lost, outbox.waiting)
-
-
-async def test_more_lost_while_a_gap_waits_is_another_gap() -> None:
-    """No loss goes untold: what is dropped while the gap event itself cannot be stored is told by the next one."""
-    store = MemoryStore()
-    store.open.clear()
-    outbox = Outbox(store, source="t", limit=2, clock=FakeClock())
-    for number in range(3):
-        outbox.put(an_event(number))
-    running = asyncio.create_task(outbox.run())
-    await asyncio.sleep(0)  # the gap is on its way now
-    for number in range(3, 6):
-        outbox.put(an_event(number))
-    store.open.set()
-    await outbox.wait_empty(timeout=DEADLINE)
-    running.cancel()
-
-    gaps = [event for event in store.events if event.type == "io.hami.gap.v1"]
-    assert [{"lost": 1}, {"lost": 3}] == [gap.data for gap in gaps]
-    assert 2 == len({gap.id for gap in gaps})
-    assert ["4", "5"] == [event.id for event in store.events if event not in gaps]
-
-
-async def test_refusals_are_tried_again_in_order() -> None:
-    """An event that is not stored stays the next one."""
-    store = MemoryStore()
-    store.refusals = 2
-    outbox = Outbox(store, source="t", limit=10, clock=FakeClock())
-    running = asyncio.create_task(outbox.run())
-    for number in range(3):
-        outbox.put(an_event(number))
-    await outbox.wait_empty(timeout=DEADLINE)
-    running.cancel()
-
-    assert ["0", "1", "2"] == [event.id for event in store.events]

@@ -10,18 +10,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import msgspec
 from hami_kit.cancelling import cancel_until_done
 from hami_kit.errors import BoundaryError
+from msgspec import structs
 from rich.console import Console
 from rich.markup import escape
 
-from hami_testkit import demo_keep, demo_report, demo_views
+from hami_testkit import demo_keep, demo_report, demo_takeover, demo_views
 from hami_testkit.demo_cluster import DemoCluster, DemoError
 from hami_testkit.processes import Processes, ProcessFailedError
 from hami_testkit.stack import Agent, Plan, Stack, start
@@ -43,6 +45,12 @@ def main() -> None:
     parser.add_argument("--stop", action="store_true", help="stop what an earlier --keep left running")
     parser.add_argument("--report", type=Path, help="write the result as JSON to this file too")
     parser.add_argument("--examples", type=Path, default=REPOSITORY / "examples", help="folder with the manifests")
+    parser.add_argument(
+        "--allocators",
+        type=_at_least_one,
+        default=1,
+        help="how many run; with several the leader is killed",
+    )
     options = parser.parse_args()
     console = _Console(width=None if sys.stdout.isatty() else 160)
     if options.stop:
@@ -53,8 +61,9 @@ def main() -> None:
     if options.keep and demo_keep.is_left_running():
         console.print("[red]a demo already runs:[/] use it, or stop it first with  make demo STOP=1", highlight=False)
         sys.exit(1)
+    planned = partial(plan, examples=options.examples.resolve(), allocators=options.allocators)
     try:
-        code = asyncio.run(_demo(console, options.examples.resolve(), options.report, keep=options.keep))
+        code = asyncio.run(_demo(console, planned, options.report, keep=options.keep))
     except (ProcessFailedError, DemoError, BoundaryError, httpx.HTTPError, TimeoutError) as e:
         console.print(f"[red]the demo failed:[/] {escape(str(e) or type(e).__name__)}", highlight=False)
         sys.exit(1)
@@ -65,7 +74,13 @@ def main() -> None:
     os._exit(code)
 
 
-async def _demo(console: Console, examples: Path, report_file: Path | None, *, keep: bool) -> int:
+def _at_least_one(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of allocators; write 1, 2 or more')
+    return int(text)
+
+
+async def _demo(console: Console, planned: Callable[[Path], Plan], report_file: Path | None, *, keep: bool) -> int:
     """Run the whole and stop it again, whatever happens in between; return the exit code."""
     began = time.monotonic()
     told = _signals()
@@ -74,7 +89,7 @@ async def _demo(console: Console, examples: Path, report_file: Path | None, *, k
         cleaning.callback(demo_keep.remove, folder)
         started = Processes(folder)
         cleaning.push_async_callback(started.stop_all)
-        work = asyncio.create_task(_show(console, plan(folder, examples), started, report_file, began=began))
+        work = asyncio.create_task(_show(console, planned(folder), started, report_file, began=began))
         # the cleaning is not part of what is cancelled, so that an impatient second signal leaves nothing behind
         await _until_done_or_told(work, told)
         if told.empty():
@@ -128,6 +143,9 @@ async def _show(console: Console, plan: Plan, started: Processes, report_file: P
         demo_views.result(console, report)
         await demo_views.checked(console, system)
         await demo_views.one_trace(console, system, report)
+        if plan.allocators > 1:
+            change = await demo_takeover.kill_the_leader(console, cluster)
+            report = structs.replace(report, leader_change=change)
     if report_file is not None:
         report_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
         console.print(f"wrote {report_file}", highlight=False)
@@ -145,7 +163,7 @@ def _doing(console: Console, what: str) -> Iterator[None]:
         yield
 
 
-def plan(folder: Path, examples: Path) -> Plan:
+def plan(folder: Path, examples: Path, *, allocators: int = 1) -> Plan:
     """Return the demo's cluster: the nodes of ``examples/cluster`` and an agent for each with a file of cards."""
     cluster = examples / "cluster"
     cards = sorted(file for file in cluster.glob("*.yaml") if file.name != "nodes.yaml")
@@ -153,6 +171,7 @@ def plan(folder: Path, examples: Path) -> Plan:
         folder=folder,
         nodes=cluster / "nodes.yaml",
         agents=[Agent(node=file.stem, cards=file) for file in cards],
+        allocators=allocators,
         traces=True,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import yaml
 from hami_kit import bus as buses
 from hami_kit.bus import Bus, BusSettings
@@ -15,6 +16,7 @@ from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import AskSnapshot, ExplainAnswer, ExplainPod, Explanation, Snapshot, SnapshotAnswer
+from hami_model.objects import Node, Pod
 
 from hami_testkit.stack import Stack
 
@@ -78,17 +80,31 @@ class DemoCluster:
         """Create every pod of a manifest; return them as stored, with the warnings that kubectl would show."""
         pods, warnings = [], []
         for manifest in yaml.safe_load_all(file.read_text()):
-            answer = await self._http.post(f"/api/v1/namespaces/{NAMESPACE}/pods", json=manifest)
-            if answer.status_code != 201:
-                raise DemoError(f"{file.name}: {answer.json().get('message', answer.text)}")
+            answer = await self._create(manifest, file.name)
             warnings += [w.split('"')[1] for w in answer.headers.get_list("warning")]
             pods.append(answer.json())
         return pods, warnings
+
+    async def create(self, manifest: Json) -> None:
+        """Create one pod."""
+        await self._create(manifest, manifest["metadata"]["name"])
+
+    async def _create(self, manifest: Json, what: str) -> httpx.Response:
+        answer = await self._http.post(f"/api/v1/namespaces/{NAMESPACE}/pods", json=manifest)
+        if answer.status_code != 201:
+            raise DemoError(f"{what}: {answer.json().get('message', answer.text)}")
+        return answer
 
     async def pods(self) -> list[Json]:
         """Return all pods."""
         items: list[Json] = (await self._http.get(f"/api/v1/namespaces/{NAMESPACE}/pods")).json()["items"]
         return items
+
+    async def objects(self) -> tuple[list[Node], list[Pod]]:
+        """Return every node and pod as the model reads them."""
+        nodes = (await self._http.get("/api/v1/nodes")).json()["items"]
+        pods = (await self._http.get("/api/v1/pods")).json()["items"]
+        return msgspec.convert(nodes, list[Node], strict=False), msgspec.convert(pods, list[Pod], strict=False)
 
     def environment(self, pod: Json) -> dict[str, dict[str, str]]:
         """Return what each container of a running pod got from the device plugin, by container."""

@@ -11,6 +11,7 @@ from hami_model.bus.messages import Explanation, NodeVerdict
 from msgspec import Struct
 
 from hami_testkit.demo_cluster import DemoCluster, Json, is_running
+from hami_testkit.demo_takeover import LeaderChange
 
 SETTLE = 5.0
 """Seconds that the last spans of a pod may take to arrive."""
@@ -54,12 +55,13 @@ class RefusedPod(Struct, frozen=True, kw_only=True):
     nodes: dict[str, dict[str, str]]
 
 
-class Report(Struct, frozen=True, kw_only=True):
-    """The whole demo."""
+class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole demo; ``leader_change`` is there where one of several allocators was killed."""
 
     placed: list[PlacedPod]
     refused: list[RefusedPod]
     seconds: float
+    leader_change: LeaderChange | None = None
 
 
 async def collect(cluster: DemoCluster, pods: Sequence[Json], *, seconds: Callable[[], float]) -> Report:

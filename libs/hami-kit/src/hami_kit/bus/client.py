@@ -16,13 +16,13 @@ from nats import errors as nats_errors
 from hami_kit.bus import rollcall, seam, wire
 from hami_kit.bus.link import Link
 from hami_kit.bus.metrics import BusCollector
+from hami_kit.bus.outbox import Outbox
 from hami_kit.bus.seam import Bus, BusSettings, BusStatistics, Endpoint, Handle, M, MalformedHook
 from hami_kit.bus.serving import Listening, Serving, Workshop
 from hami_kit.bus.stream import EventStream
 from hami_kit.cancelling import cancel_until_done
 from hami_kit.clock import Clock, SystemClock
 from hami_kit.errors import BoundaryError, BusTimeout, BusUnavailable, NoResponders, PayloadTooLarge
-from hami_kit.outbox import Outbox
 from hami_kit.telemetry import Telemetry, traceparent
 
 
@@ -40,8 +40,8 @@ async def connect(
     What the block itself raises leaves as it is, not wrapped in the task group's own error.
     """
     link = Link(settings, name=name, clock=clock or SystemClock())
-    events = EventStream(link)
-    outbox = Outbox(events, source=name, limit=settings.outbox_limit, clock=clock or SystemClock())
+    events = EventStream(link, ack_timeout=settings.ack_timeout)
+    outbox = Outbox(events, limit=settings.outbox_limit, clock=clock or SystemClock())
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         workshop = Workshop(tasks, telemetry, max_payload=lambda: max_payload(link), hook=on_malformed or _nothing)

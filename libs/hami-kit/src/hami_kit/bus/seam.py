@@ -29,6 +29,8 @@ class BusSettings(Struct, frozen=True, kw_only=True):
     ping_interval: float = 1.0
     """Seconds between pings; four unanswered ones make a connection dead."""
     reconnect_wait: float = 0.5
+    ack_timeout: float = 2.0
+    """Seconds in which JetStream should say that it stored an event; a slow one is given more the next time."""
     outbox_limit: int = 10_000
     """Events that wait for JetStream at most; beyond it the oldest are dropped and a ``gap`` event says how many."""
 
