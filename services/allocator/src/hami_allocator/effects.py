@@ -35,20 +35,20 @@ class Binder:
         self._means = means
         self._tasks = tasks
         self._running: dict[str, Bind] = {}
+        self._tasks_of: dict[str, asyncio.Task[None]] = {}
+        self._is_closed = False
 
-    @property
-    def running(self) -> int:
-        """Count the binds whose outcome is not known yet."""
-        return len(self._running)
-
-    async def wait_idle(self) -> None:
-        """Return when no bind is under way any more."""
-        while self._running:
-            await asyncio.wait([bind.settled for bind in self._running.values()])
-            await asyncio.sleep(0)
+    def close(self) -> None:
+        """Begin no bind any more, and end those that have sent nothing yet, such as those in line for a node lock."""
+        self._is_closed = True
+        for uid, bind in self._running.items():
+            if not bind.may_be_sent:
+                self._tasks_of[uid].cancel()
 
     async def bind(self, question: BindPod) -> BindAnswer:
         """Bind the pod and answer when the API server has; a second bind of a pod joins the first."""
+        if self._is_closed and question.pod.uid not in self._running:
+            return Refused(error="this allocator is about to stop: ask again", retriable=True)
         bind = self._running.get(question.pod.uid) or self._start(question)
         if bind.node != question.node:
             return Refused(error=f"pod {question.pod} is being bound to {bind.node}", retriable=True)
@@ -66,9 +66,13 @@ class Binder:
         uid = question.pod.uid
         bind = Bind(self._means, question.pod, question.node)
         self._running[uid] = bind
-        task = self._tasks.create_task(bind.run(), name=f"bind {question.pod}")
-        task.add_done_callback(lambda _: self._running.pop(uid, None))
+        self._tasks_of[uid] = self._tasks.create_task(bind.run(), name=f"bind {question.pod}")
+        self._tasks_of[uid].add_done_callback(lambda _: self._forget(uid))
         return bind
+
+    def _forget(self, uid: str) -> None:
+        self._running.pop(uid, None)
+        self._tasks_of.pop(uid, None)
 
 
 class Bind:
@@ -81,7 +85,7 @@ class Bind:
         self._means = means
         self._pod = pod
         self._deadline = loop.time() + means.bind_timeout
-        self._may_be_sent = False
+        self.may_be_sent = False
 
     async def run(self) -> None:
         """Do it all and say how it ended."""
@@ -89,6 +93,7 @@ class Bind:
             self._answer(await self._bind())
         except Deposed as error:
             self._answer(Refused(error=str(error), retriable=True))
+            raise
         finally:
             self._answer(Refused(error=f"the allocator stopped while binding pod {self._pod}", retriable=True))
 
@@ -159,7 +164,7 @@ class Bind:
             if not isinstance(verdict, StillUnknown):
                 return await self._complete(verdict, fresh, annotations)
             assert fresh is not None  # noqa: S101 - settle has judged it
-            pod = self._judge_again(plan, pod, fresh)
+            pod = await self._judge_again(plan, pod, fresh)
             await self._means.backoff.wait(attempt)
         raise AssertionError
 
@@ -167,9 +172,7 @@ class Bind:
         """Send the Binding once; None: it may or may not have landed, or the pod has changed under way."""
         means = self._means
         with means.telemetry.span("POST binding", kind="client", pod=str(self._pod), node=self.node):
-            if not means.lease.is_valid():
-                raise Deposed(f"this allocator does not lead any more: pod {self._pod} is bound by the next one")
-            may_have_been_sent, self._may_be_sent = self._may_be_sent, True
+            may_have_been_sent, self.may_be_sent = self.may_be_sent, True
             try:
                 await means.kube.bind_pod(
                     self._pod, self.node, resource_version=pod.metadata.resource_version, annotations=annotations
@@ -184,10 +187,13 @@ class Bind:
                 return Released(uid=self._pod.uid, why=str(error))
             return Bound(uid=self._pod.uid, at=means.clock.monotonic())
 
-    def _judge_again(self, plan: Granted, before: Pod, fresh: Pod) -> Pod:
-        """Return the pod to bind next, or raise what stands in the way of trying again."""
-        if self._means.term.is_overtaken(before, fresh):
-            raise HamiError(f"another allocator has taken over pod {self._pod}")
+    async def _judge_again(self, plan: Granted, before: Pod, fresh: Pod) -> Pod:
+        """Return the pod to bind next, or raise what stands in the way of trying again.
+
+        A strange mark is a new leader's, a late one of an earlier leader, or a user's: the Lease knows which.
+        """
+        if self._means.term.is_overtaken(before, fresh) and not await self._means.lease.look():
+            raise Deposed(f"another allocator leads by now, and has marked pod {self._pod}")
         catalog = self._means.world.catalog
         if pod_demand(plan.pod, catalog) != pod_demand(fresh, catalog):
             raise HamiError(f"pod {self._pod} asks for other devices than when it was placed")
@@ -205,7 +211,7 @@ class Bind:
 
     async def _give_up(self, why: str) -> Bound | Released:
         """End the bind without success: at once if nothing was sent, else when it is proved what became of it."""
-        if not self._may_be_sent:
+        if not self.may_be_sent:
             return Released(uid=self._pod.uid, why=why)
         proved = await self._prove()
         return Released(uid=self._pod.uid, why=why) if isinstance(proved, Released) else proved
@@ -218,23 +224,24 @@ class Bind:
                 return Released(uid=self._pod.uid, why="the pod is gone")
             if entry.is_bound:
                 return Bound(uid=self._pod.uid, at=self._means.clock.monotonic())
-            if not self._means.lease.is_valid():
-                raise Deposed("this allocator does not lead any more")
             try:
                 fresh, has_patched = await self._move()
-                verdict = settle(entry, fresh, has_patched=has_patched, at=self._means.clock.monotonic())
-            except KubeError:
-                await self._means.backoff.wait(attempt)
+            except KubeUnavailable as error:
+                await self._means.backoff.wait(attempt, asked=error.retry_after)
                 continue
+            verdict = settle(entry, fresh, has_patched=has_patched, at=self._means.clock.monotonic())
             if not isinstance(verdict, StillUnknown):
                 return verdict
+            await self._means.backoff.wait(attempt)
         raise AssertionError
 
     async def _move(self) -> tuple[Pod | None, bool]:
-        """Patch the pod and return the answer, or what is read where the patch does not meet this pod any more."""
+        """Patch the pod and return the answer, or what is read where the patch is refused: it may be another pod."""
         try:
             return await self._means.kube.patch_pod(self._pod, annotations={TERM_KEY: self._means.term.mark()}), True
-        except (KubeNotFound, KubeConflict):
+        except KubeUnavailable:
+            raise
+        except KubeError:
             return await self._read(), False
 
     async def _finish(self, allocation: Allocation, outcome: Bound | Released) -> BindAnswer:
@@ -270,24 +277,32 @@ class Bind:
     # A pod without devices
 
     async def _send_plainly(self, pod: Pod) -> BindAnswer:
-        for attempt in range(3):
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._send_plainly_until_settled(pod)
+        except (KubeError, TimeoutError) as error:
+            why = str(error) or f"the bind took more than {self._means.bind_timeout:g} s"
+            return Refused(error=why, retriable=True)
+
+    async def _send_plainly_until_settled(self, pod: Pod) -> BindAnswer:
+        """Bind the pod as it is now; nothing is booked for it, so whatever becomes of a lost answer does no harm."""
+        for attempt in count():
             try:
-                async with asyncio.timeout_at(self._deadline):
-                    await self._means.kube.bind_pod(
-                        self._pod, self.node, resource_version=pod.metadata.resource_version, annotations={}
-                    )
-            except (KubeConflict, KubeUnavailable, TimeoutError) as error:
+                await self._means.kube.bind_pod(
+                    self._pod, self.node, resource_version=pod.metadata.resource_version, annotations={}
+                )
+            except (KubeConflict, KubeUnavailable) as error:
                 fresh = await self._read_again()
                 if fresh is None or fresh.metadata.uid != self._pod.uid or fresh.spec.node_name:
-                    landed = fresh is not None and fresh.spec.node_name == self.node
-                    return Done() if landed else Refused(error=str(error))
+                    return Done() if self._is_here(fresh) else Refused(error=str(error))
                 pod = fresh
-                await self._means.backoff.wait(attempt)
-            except KubeError as error:
-                return Refused(error=str(error))
+                await self._means.backoff.wait(attempt, asked=error.retry_after)
             else:
                 return Done()
-        return Refused(error=f"the API server does not accept a binding of pod {self._pod}", retriable=True)
+        raise AssertionError
+
+    def _is_here(self, fresh: Pod | None) -> bool:
+        return fresh is not None and fresh.metadata.uid == self._pod.uid and fresh.spec.node_name == self.node
 
     # Reading
 
@@ -302,8 +317,8 @@ class Bind:
         for attempt in count():
             try:
                 return await self._read()
-            except KubeUnavailable:
-                await self._means.backoff.wait(attempt)
+            except KubeUnavailable as error:
+                await self._means.backoff.wait(attempt, asked=error.retry_after)
         raise AssertionError
 
     def _entry(self, plan: Granted) -> Entry:

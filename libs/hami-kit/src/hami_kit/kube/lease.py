@@ -76,6 +76,12 @@ class Election:
             await asyncio.sleep(0.2)
             await self._tell()
 
+    async def look(self) -> bool:
+        """Read the Lease now, and say whether we hold it; raise ``KubeError`` where it cannot be read."""
+        self._observe(await self._kube.get_lease(self._namespace, self._name))
+        await self._tell()
+        return self.is_valid()
+
     async def wait_gained(self) -> None:
         """Return once we hold the Lease."""
         async with self._changed:

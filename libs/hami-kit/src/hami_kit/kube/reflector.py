@@ -27,6 +27,9 @@ WATCH_SECONDS = (300, 600)
 SILENCE = 120.0
 """Seconds without a line, bookmarks among them, after which a watch is taken for dead."""
 
+PATIENCE = 0.3
+"""Seconds without a line after which a watch that should bring more is not waited for: a list tells as much."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before the next attempt after one in vain; doubled each time, and jittered."""
 
@@ -113,9 +116,14 @@ class Reflector(Generic[T]):
     async def wait_passed(self, version: str) -> None:
         """Return once everything up to this resourceVersion has been told; a quiet watch is made to list again."""
         wanted = int(version)
-        if not self._has_passed(wanted):
-            self.relist()
-            await self._wait_for(lambda: self._has_passed(wanted))
+        while not self._has_passed(wanted):
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._moved.wait()
+            except TimeoutError:
+                self.relist()
+                await self._wait_for(lambda: self._has_passed(wanted))
 
     def _has_passed(self, wanted: int) -> bool:
         return self.synced and self.resource_version.isdigit() and int(self.resource_version) >= wanted
