@@ -91,15 +91,17 @@ class Bench:
     # The allocator
 
     @asynccontextmanager
-    async def allocator(self, *, leads: bool = True, **settings: Any) -> AsyncIterator[Process]:
-        """Run an allocator; return when it leads, unless it is to follow."""
+    async def allocator(
+        self, *, leads: bool = True, stop: asyncio.Event | None = None, **settings: Any
+    ) -> AsyncIterator[Process]:
+        """Run an allocator; return when it leads, unless it is to follow. ``stop`` is its SIGTERM."""
         given = AllocatorSettings(
             nats_url=self.nats.url,
             kubeconfig=str(self._kubeconfig),
             health_listen=Address("127.0.0.1", 0),
             **settings,
         )
-        async with running(given, asyncio.Event()) as process:
+        async with running(given, stop or asyncio.Event()) as process:
             await until(lambda: process.leads if leads else process.views.synced)
             yield process
 
