@@ -109,7 +109,10 @@ class Bench:
         """Have the second lead instead of the first, which finds the Lease taken."""
 
         def change(lease: Json) -> Json:
-            return {**lease, "spec": {**lease["spec"], "holderIdentity": second.election.identity}}
+            return {
+                **lease,
+                "spec": {**lease["spec"], "holderIdentity": second.election.identity, "leaseDurationSeconds": 1},
+            }
 
         self.cluster.registry.patch(LEASES, ("kube-system", "hami-allocator"), change, status=False, dry_run=False)
         await first.election.release()

@@ -248,3 +248,17 @@ async def test_a_mark_of_a_new_leader_ends_the_whole_term(bench: Bench) -> None:
         assert isinstance(answer, Refused)
         assert answer.retriable
         assert bench.pod("p").spec.node_name is None
+
+
+async def test_a_leader_that_sees_nothing_any_more_gives_the_lease_back(bench: Bench) -> None:
+    """Its renewals are answered, its view of the pods is not: it does not stand again before it sees them."""
+    async with bench.allocator() as process:
+        process.out_of_sight = 0.5
+        bench.cluster.faults.set(Fault(kind="refuse", verb="list", resource="pods"))
+        bench.cluster.faults.set(Fault(kind="refuse", verb="watch", resource="pods"))
+        bench.cluster.faults.set(Fault(kind="end", resource="pods"))
+        await until(lambda: not process.leads)
+        await until(lambda: not bench.raw(LEASES, ("kube-system", "hami-allocator"))["spec"].get("holderIdentity"))
+        bench.cluster.faults.clear()
+
+        await until(lambda: process.leads)

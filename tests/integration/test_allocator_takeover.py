@@ -89,7 +89,7 @@ async def test_a_binding_that_lands_during_the_sweep_is_counted(bench: Bench) ->
     }
     bench.cluster.faults.set(Fault(kind="delay", verb="patch", resource="pods", seconds=0.5))
     async with bench.allocator(leads=False) as process, bench.kube() as kube:
-        await until(lambda: process.election.is_valid())
+        await until(process.election.is_valid)
         await kube.bind_pod(pod, "node-1", resource_version="", annotations=written)
         await until(lambda: process.leads)
 

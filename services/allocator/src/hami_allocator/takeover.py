@@ -22,8 +22,9 @@ from hami_allocator.retry import Backoff
 from hami_allocator.world import World
 from hami_allocator.writer import Writer
 
-AT_ONCE = 16
-"""Pods marked side by side."""
+AT_ONCE = 64
+"""Pods marked side by side. Where a patch takes 15 ms, 10,000 pods take 14 s with 16 at once, 8 s with 32, 5 s with 64
+and 4 s with 128: more gains little, and takes what other clients of the API server need."""
 
 log = logging.getLogger(__name__)
 
