@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hami_allocator.effects import Binder
+from hami_allocator.endpoints import LeaderEndpoints
 from hami_allocator.fence import TERM_KEY
+from hami_allocator.registrar import Registrar
 from hami_kit.errors import KubeConflict, NoResponders
 from hami_model.audit import audit
 from hami_model.bus import subjects
 from hami_model.bus.messages import Done, FilterAnswer, FilterPod, Leading, Placed, Refused
+from hami_model.objects import PodRef
 from hami_testkit.cluster.faults import Fault
 from hami_testkit.cluster.resources import LEASES
 
@@ -262,3 +266,21 @@ async def test_a_leader_that_sees_nothing_any_more_gives_the_lease_back(bench: B
         bench.cluster.faults.clear()
 
         await until(lambda: process.leads)
+
+
+async def test_a_leader_that_wakes_up_late_leaves_the_questions_to_the_next(bench: Bench) -> None:
+    """Both hear every question while the old one finds out; only the one with the Lease answers, and at once."""
+    async with bench.allocator() as first, bench.allocator(leads=False) as second:
+        await bench.create_pod(a_pod("p"))
+        old = first.office.means
+        tasks = asyncio.TaskGroup()
+        endpoints = LeaderEndpoints(
+            means=old, binder=Binder(old, tasks), agents=first.office.agents, registrar=Registrar(old, tasks)
+        )
+        await bench.hand_over(first, second)
+        lingering = await old.bus.serve("hami-allocator", endpoints.all())
+        answers = [await bench.filter("p", ["node-1"]) for _ in range(10)]
+        await lingering.stop()
+
+        assert [Placed(node="node-1")] * 10 == answers
+        assert "RESERVED" == state(second, PodRef.of(bench.pod("p")))

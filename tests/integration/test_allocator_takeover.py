@@ -146,3 +146,18 @@ async def test_the_loop_answers_while_a_thousand_pods_are_swept(bench: Bench) ->
 
         assert longest < 1.0
         assert Done() == await bench.bind(pod, "node-1")
+
+
+async def test_a_filter_goes_before_twenty_thousand_changes_that_wait(bench: Bench) -> None:
+    """kube-scheduler places nothing else while it waits: news of the cluster have time."""
+    async with bench.allocator() as process:
+        await bench.create_pod(a_pod("p"))
+        writer, told = process.office.means.writer, list[int]()
+        for number in range(20_000):
+            writer.tell(lambda number=number: told.append(number))  # type: ignore[misc]
+        answer = await bench.filter("p", ["node-1"])
+        before = len(told)
+
+        assert Placed(node="node-1") == answer
+        assert before < 20_000
+        await until(lambda: told == list(range(20_000)))
