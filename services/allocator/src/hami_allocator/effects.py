@@ -86,6 +86,10 @@ class Bind:
         self._pod = pod
         self._deadline = loop.time() + means.bind_timeout
         self.may_be_sent = False
+        self._annotations: dict[str, str] = {}
+        """What the Binding carries."""
+        self._found: Pod | None = None
+        """The pod as a read showed it bound, where no answer to our Binding did."""
 
     async def run(self) -> None:
         """Do it all and say how it ended."""
@@ -131,12 +135,15 @@ class Bind:
             if isinstance(error, Deposed):
                 raise
             outcome = await self._give_up(str(error) or f"the bind took more than {self._means.bind_timeout:g} s")
+        if isinstance(outcome, Bound) and self._found is not None:
+            await self._complete(self._found)
         return await self._finish(plan.allocation, outcome)
 
     async def _attempt(self, plan: Granted) -> Bound | Released:
         means, allocation = self._means, plan.allocation
         annotations = allocation_annotations(means.world.catalog, allocation, plan.pod, now=means.clock.now())
         check_size(plan.pod.annotations, annotations)
+        self._annotations = annotations
         async with asyncio.timeout_at(self._deadline):
             await means.locks.take(
                 self.node, means.world.locks_for(allocation), self._pod, deadline=self._deadline - LOCK_RESERVE
@@ -162,7 +169,8 @@ class Bind:
             fresh = await self._read_again()
             verdict = settle(self._entry(plan), fresh, at=self._means.clock.monotonic())
             if not isinstance(verdict, StillUnknown):
-                return await self._complete(verdict, fresh, annotations)
+                self._found = fresh
+                return verdict
             assert fresh is not None  # noqa: S101 - settle has judged it
             pod = await self._judge_again(plan, pod, fresh)
             await self._means.backoff.wait(attempt)
@@ -199,15 +207,18 @@ class Bind:
             raise HamiError(f"pod {self._pod} asks for other devices than when it was placed")
         return fresh
 
-    async def _complete(
-        self, verdict: Bound | Released, fresh: Pod | None, annotations: dict[str, str]
-    ) -> Bound | Released:
-        """Write what the pod lacks where somebody else's Binding to the same node came first."""
-        if isinstance(verdict, Bound) and fresh is not None:
-            if all(key in fresh.annotations for key in annotations):
-                return verdict
-            await self._means.kube.patch_pod(self._pod, annotations=dict(annotations))
-        return verdict
+    async def _complete(self, bound: Pod) -> None:
+        """Write what a pod lacks that somebody else's Binding put on the same node: a restart reads it there."""
+        for attempt in count():
+            lacking = {key: text for key, text in self._annotations.items() if key not in bound.annotations}
+            if not lacking:
+                return
+            try:
+                bound = await self._means.kube.patch_pod(self._pod, annotations=dict(lacking))
+            except KubeUnavailable as error:
+                await self._means.backoff.wait(attempt, asked=error.retry_after)
+            except KubeError:
+                return  # gone, or refused: the watch tells
 
     async def _give_up(self, why: str) -> Bound | Released:
         """End the bind without success: at once if nothing was sent, else when it is proved what became of it."""
@@ -223,6 +234,7 @@ class Bind:
             if entry is None:
                 return Released(uid=self._pod.uid, why="the pod is gone")
             if entry.is_bound:
+                self._found = entry.pod
                 return Bound(uid=self._pod.uid, at=self._means.clock.monotonic())
             try:
                 fresh, has_patched = await self._move()
@@ -231,6 +243,7 @@ class Bind:
                 continue
             verdict = settle(entry, fresh, has_patched=has_patched, at=self._means.clock.monotonic())
             if not isinstance(verdict, StillUnknown):
+                self._found = fresh
                 return verdict
             await self._means.backoff.wait(attempt)
         raise AssertionError
