@@ -23,6 +23,7 @@ from hami_allocator.desk import Granted, Plain, Unknown
 from hami_allocator.facts import PodNews
 from hami_allocator.fence import TERM_KEY
 from hami_allocator.means import Deposed, Means
+from hami_allocator.plain import bind_plainly, read, read_again
 
 LOCK_RESERVE = 6.0
 """Seconds of the bind's time that waiting for a node lock leaves to the Binding itself."""
@@ -110,7 +111,7 @@ class Bind:
         plan = await writer.ask(lambda: desk.plan_bind(self._pod, self.node, None))
         if isinstance(plan, Unknown):
             try:
-                pod = await self._read()
+                pod = await read(self._means, self._pod)
             except KubeError as error:
                 return Refused(error=f"pod {self._pod} cannot be read: {error}", retriable=True)
             if pod is None or pod.metadata.uid != self._pod.uid:
@@ -118,7 +119,7 @@ class Bind:
             plan = await writer.ask(lambda: desk.plan_bind(self._pod, self.node, pod))
         match plan:
             case Plain(pod=pod):
-                return await self._send_plainly(pod)
+                return await bind_plainly(self._means, self._pod, self.node, pod, deadline=self._deadline)
             case Granted():
                 return await self._carry_out(plan)
             case Unknown():
@@ -166,7 +167,7 @@ class Bind:
             outcome = await self._send(pod, annotations)
             if outcome is not None:
                 return outcome
-            fresh = await self._read_again()
+            fresh = await read_again(self._means, self._pod)
             verdict = settle(self._entry(plan), fresh, at=self._means.clock.monotonic())
             if not isinstance(verdict, StillUnknown):
                 self._found = fresh
@@ -255,7 +256,7 @@ class Bind:
         except KubeUnavailable:
             raise
         except KubeError:
-            return await self._read(), False
+            return await read(self._means, self._pod), False
 
     async def _finish(self, allocation: Allocation, outcome: Bound | Released) -> BindAnswer:
         """Take the outcome to the books, and undo what only a success may leave behind."""
@@ -286,53 +287,6 @@ class Bind:
                 await means.bus.publish(of_node(self.node, "withdraw"), Withdraw(pod=self._pod, node=self.node))
             except BoundaryError:
                 return  # it names a pod that the kubelet never admits there
-
-    # A pod without devices
-
-    async def _send_plainly(self, pod: Pod) -> BindAnswer:
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                return await self._send_plainly_until_settled(pod)
-        except (KubeError, TimeoutError) as error:
-            why = str(error) or f"the bind took more than {self._means.bind_timeout:g} s"
-            return Refused(error=why, retriable=True)
-
-    async def _send_plainly_until_settled(self, pod: Pod) -> BindAnswer:
-        """Bind the pod as it is now; nothing is booked for it, so whatever becomes of a lost answer does no harm."""
-        for attempt in count():
-            try:
-                await self._means.kube.bind_pod(
-                    self._pod, self.node, resource_version=pod.metadata.resource_version, annotations={}
-                )
-            except (KubeConflict, KubeUnavailable) as error:
-                fresh = await self._read_again()
-                if fresh is None or fresh.metadata.uid != self._pod.uid or fresh.spec.node_name:
-                    return Done() if self._is_here(fresh) else Refused(error=str(error))
-                pod = fresh
-                await self._means.backoff.wait(attempt, asked=error.retry_after)
-            else:
-                return Done()
-        raise AssertionError
-
-    def _is_here(self, fresh: Pod | None) -> bool:
-        return fresh is not None and fresh.metadata.uid == self._pod.uid and fresh.spec.node_name == self.node
-
-    # Reading
-
-    async def _read(self) -> Pod | None:
-        try:
-            return await self._means.kube.get_pod(self._pod.namespace, self._pod.name)
-        except KubeNotFound:
-            return None
-
-    async def _read_again(self) -> Pod | None:
-        """Read the pod, as often as it takes within the bind's time."""
-        for attempt in count():
-            try:
-                return await self._read()
-            except KubeUnavailable as error:
-                await self._means.backoff.wait(attempt, asked=error.retry_after)
-        raise AssertionError
 
     def _entry(self, plan: Granted) -> Entry:
         entry = self._means.world.ledger.entry(self._pod.uid)
