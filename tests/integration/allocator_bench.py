@@ -91,15 +91,17 @@ class Bench:
     # The allocator
 
     @asynccontextmanager
-    async def allocator(self, *, leads: bool = True, **settings: Any) -> AsyncIterator[Process]:
-        """Run an allocator; return when it leads, unless it is to follow."""
+    async def allocator(
+        self, *, leads: bool = True, stop: asyncio.Event | None = None, **settings: Any
+    ) -> AsyncIterator[Process]:
+        """Run an allocator; return when it leads, unless it is to follow. ``stop`` is its SIGTERM."""
         given = AllocatorSettings(
             nats_url=self.nats.url,
             kubeconfig=str(self._kubeconfig),
             health_listen=Address("127.0.0.1", 0),
             **settings,
         )
-        async with running(given, asyncio.Event()) as process:
+        async with running(given, stop or asyncio.Event()) as process:
             await until(lambda: process.leads if leads else process.views.synced)
             yield process
 
@@ -107,7 +109,10 @@ class Bench:
         """Have the second lead instead of the first, which finds the Lease taken."""
 
         def change(lease: Json) -> Json:
-            return {**lease, "spec": {**lease["spec"], "holderIdentity": second.election.identity}}
+            return {
+                **lease,
+                "spec": {**lease["spec"], "holderIdentity": second.election.identity, "leaseDurationSeconds": 1},
+            }
 
         self.cluster.registry.patch(LEASES, ("kube-system", "hami-allocator"), change, status=False, dry_run=False)
         await first.election.release()

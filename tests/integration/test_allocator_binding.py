@@ -1,7 +1,9 @@
 """From filter to served: what the allocator reserves, writes and confirms, and what it does when answers are lost."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hami_model.bus import subjects
@@ -173,6 +175,102 @@ async def test_a_binding_whose_outcome_is_unknown_holds_its_devices_until_it_is_
         assert answer.retriable
         assert ("BINDING", 1000) == (unproved, used)
         assert 0 == memory_used(process, "agent-1")
+
+
+async def test_a_second_bind_joins_the_first_and_a_filter_waits_for_it(bench: Bench) -> None:
+    """The scheduler asks again while the Binding is out: one Binding, one answer for both; no other node meanwhile."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.register("agent-1")
+        await bench.filter("p", ["agent-1"])
+        bench.cluster.faults.set(Fault(kind="delay", resource="pods/binding", seconds=0.5, times=1))
+        binds = [asyncio.create_task(bench.bind(pod, "agent-1")) for _ in range(2)]
+        await until(lambda: state(process, pod) == "BINDING")
+        elsewhere = await bench.bind(pod, "node-1")
+        filtered = await bench.filter("p", ["node-1", "agent-1"])
+
+        assert [Done(), Done()] == [await bind for bind in binds]
+        assert isinstance(elsewhere, Refused)
+        assert elsewhere.retriable
+        assert isinstance(filtered, Refused)
+        assert filtered.retriable
+        assert ("agent-1", 1000) == (bench.pod("p").spec.node_name, memory_used(process, "agent-1"))
+
+
+async def test_a_namesake_created_anew_is_another_pod(bench: Bench) -> None:
+    """The old one's bind comes late: it is refused, and the new one holds what it was given itself."""
+    async with bench.allocator() as process:
+        old = await bench.create_pod(a_pod("p"))
+        await bench.filter("p", ["node-1"])
+        bench.cluster.faults.set(Fault(kind="hold", resource="pods"))
+        bench.delete_pod("p")
+        new = await bench.create_pod(a_pod("p", mem=2000))
+        late = await bench.bind(old, "node-1")
+        bench.cluster.faults.clear()
+        await until(lambda: state(process, old) == "")
+
+        assert isinstance(late, Refused)
+        assert bench.pod("p").spec.node_name is None
+        assert Done() == await bench.bind(new, "node-2")
+        assert (0, 2000) == (memory_used(process, "node-1"), memory_used(process, "node-2"))
+
+
+async def test_a_bind_after_the_reservation_ran_out_decides_again(bench: Bench) -> None:
+    """Somebody else may have the cards by now: then the node does not take the pod, and the scheduler tries again."""
+    async with bench.allocator(reservation_timeout=0.2) as process:
+        first, second = [await bench.create_pod(a_pod(name, gpu=2, mem=8000)) for name in ("p", "q")]
+        await bench.register("agent-1")
+        await bench.filter("p", ["agent-1"])
+        await until(lambda: state(process, first) == "")
+        assert Done() == await bench.bind(second, "agent-1")
+        answer = await bench.bind(first, "agent-1")
+
+        assert isinstance(answer, Refused)
+        assert answer.retriable
+        assert "does not take pod team-a/p any more" in answer.error
+
+
+@pytest.mark.parametrize("kind", ["drop", "refuse"])
+async def test_a_plain_pod_is_bound_whatever_became_of_the_first_answer(
+    bench: Bench, kind: Literal["drop", "refuse"]
+) -> None:
+    """Lost after it was stored, or refused for a moment."""
+    async with bench.allocator():
+        pod = await bench.create_pod(a_pod("p", gpu=0))
+        bench.cluster.faults.set(Fault(kind=kind, resource="pods/binding", times=1))
+
+        assert Done() == await bench.bind(pod, "node-1")
+        assert "node-1" == bench.pod("p").spec.node_name
+
+
+async def test_a_plain_pod_that_may_not_be_read_harms_nobody_else(bench: Bench) -> None:
+    """Its bind is refused; the leader goes on."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p", gpu=0))
+        bench.cluster.faults.set(Fault(kind="refuse", resource="pods/binding", times=1))
+        bench.cluster.faults.set(Fault(kind="delay", verb="get", resource="pods", name="p", times=1))
+        bench.cluster.faults.set(Fault(kind="refuse", verb="get", resource="pods", name="p", code=403))
+        answer = await bench.bind(pod, "node-1")
+        bench.cluster.faults.clear()
+
+        assert isinstance(answer, Refused)
+        assert process.leads
+        assert Done() == await bench.bind(pod, "node-1")
+
+
+async def test_a_pod_that_somebody_else_bound_here_gets_its_annotations(bench: Bench) -> None:
+    """Even where the patch that writes them is refused for a while: without them a restart would not find its cards."""
+    async with bench.allocator() as process, bench.kube() as kube:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.register("agent-1")
+        await bench.filter("p", ["agent-1"])
+        bench.cluster.faults.set(Fault(kind="hold", resource="pods"))
+        await kube.bind_pod(pod, "agent-1", resource_version="", annotations={})
+        bench.cluster.faults.set(Fault(kind="refuse", verb="patch", resource="pods", code=503, times=2))
+
+        assert Done() == await bench.bind(pod, "agent-1")
+        assert "GPU-agent-1-1,NVIDIA,1000,0:;" == bench.pod("p").annotations["hami.io/vgpu-devices-allocated"]
+        assert "BOUND" == state(process, pod)
 
 
 async def test_a_reservation_nobody_comes_for_runs_out(bench: Bench) -> None:

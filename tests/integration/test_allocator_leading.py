@@ -3,13 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hami_allocator.effects import Binder
+from hami_allocator.endpoints import LeaderEndpoints
 from hami_allocator.fence import TERM_KEY
+from hami_allocator.registrar import Registrar
 from hami_kit.errors import KubeConflict, NoResponders
 from hami_model.audit import audit
 from hami_model.bus import subjects
 from hami_model.bus.messages import Done, FilterAnswer, FilterPod, Leading, Placed, Refused
+from hami_model.objects import PodRef
 from hami_testkit.cluster.faults import Fault
 from hami_testkit.cluster.resources import LEASES
 
@@ -177,3 +182,105 @@ async def test_a_clean_stop_gives_the_lease_back_at_once(bench: Bench) -> None:
 
     assert "" == (bench.raw(LEASES, ("kube-system", "hami-allocator"))["spec"].get("holderIdentity") or "")
     assert identity
+
+
+async def test_a_clean_stop_does_not_wait_for_who_waits_for_a_node_lock(bench: Bench) -> None:
+    """Nothing was sent for that pod: its bind is refused at once, and tried again with the next leader."""
+    stop = asyncio.Event()
+    async with bench.allocator(stop=stop) as first, bench.allocator(leads=False) as second:
+        served, waiting = [await bench.create_pod(a_pod(name)) for name in ("p", "q")]
+        assert Done() == await bench.bind(served, "node-1")
+        unfinished = asyncio.create_task(bench.bind(waiting, "node-1"))
+        await until(lambda: state(first, waiting) == "BINDING")
+        began = asyncio.get_running_loop().time()
+        stop.set()
+        answer = await unfinished
+        await until(lambda: second.leads)
+        took = asyncio.get_running_loop().time() - began
+
+        assert isinstance(answer, Refused)
+        assert answer.retriable
+        assert took < 3
+        bench.annotate(PODS, ("team-a", "p"), {"hami.io/bind-phase": "success"})
+        assert Done() == await bench.bind(waiting, "node-1")
+
+
+async def test_a_clean_stop_finishes_the_binding_that_is_out(bench: Bench) -> None:
+    """Whoever asked is told that the pod is bound."""
+    stop = asyncio.Event()
+    async with bench.allocator(stop=stop) as first, bench.allocator(leads=False) as second:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.register("agent-1")
+        await bench.filter("p", ["agent-1"])
+        bench.cluster.faults.set(Fault(kind="delay", resource="pods/binding", seconds=1))
+        unfinished = asyncio.create_task(bench.bind(pod, "agent-1"))
+        await until(lambda: state(first, pod) == "BINDING")
+        stop.set()
+
+        assert Done() == await unfinished
+        await until(lambda: second.leads)
+        assert "BOUND" == state(second, pod)
+
+
+async def test_a_mark_that_a_user_writes_deposes_nobody(bench: Bench) -> None:
+    """The Lease says who leads, not an annotation."""
+    async with bench.allocator() as process:
+        pod = await bench.create_pod(a_pod("p"))
+        await bench.filter("p", ["node-1"])
+        bench.cluster.faults.set(Fault(kind="hold", resource="pods"))
+        bench.annotate(PODS, ("team-a", "p"), {TERM_KEY: "somebody.1"})
+
+        assert Done() == await bench.bind(pod, "node-1")
+        assert process.leads
+
+
+async def test_a_mark_of_a_new_leader_ends_the_whole_term(bench: Bench) -> None:
+    """Its renewals are refused, so nothing else has told this one: the bind that meets the mark looks at the Lease."""
+    async with bench.allocator() as process:
+        pods = [await bench.create_pod(a_pod(name)) for name in ("p", "q")]
+        await bench.filter("p", ["node-1"])
+        bench.cluster.faults.set(Fault(kind="hold", resource="pods"))
+
+        def take(lease: dict[str, Any]) -> dict[str, Any]:
+            return {**lease, "spec": {**lease["spec"], "holderIdentity": "next"}}
+
+        bench.cluster.registry.patch(LEASES, ("kube-system", "hami-allocator"), take, status=False, dry_run=False)
+        bench.annotate(PODS, ("team-a", "p"), {TERM_KEY: "next.1"})
+        answer = await bench.bind(pods[0], "node-1")
+        await until(lambda: not process.leads)
+
+        assert isinstance(answer, Refused)
+        assert answer.retriable
+        assert bench.pod("p").spec.node_name is None
+
+
+async def test_a_leader_that_sees_nothing_any_more_gives_the_lease_back(bench: Bench) -> None:
+    """Its renewals are answered, its view of the pods is not: it does not stand again before it sees them."""
+    async with bench.allocator() as process:
+        process.out_of_sight = 0.5
+        bench.cluster.faults.set(Fault(kind="refuse", verb="list", resource="pods"))
+        bench.cluster.faults.set(Fault(kind="refuse", verb="watch", resource="pods"))
+        bench.cluster.faults.set(Fault(kind="end", resource="pods"))
+        await until(lambda: not process.leads)
+        await until(lambda: not bench.raw(LEASES, ("kube-system", "hami-allocator"))["spec"].get("holderIdentity"))
+        bench.cluster.faults.clear()
+
+        await until(lambda: process.leads)
+
+
+async def test_a_leader_that_wakes_up_late_leaves_the_questions_to_the_next(bench: Bench) -> None:
+    """Both hear every question while the old one finds out; only the one with the Lease answers, and at once."""
+    async with bench.allocator() as first, bench.allocator(leads=False) as second:
+        await bench.create_pod(a_pod("p"))
+        old = first.office.means
+        tasks = asyncio.TaskGroup()
+        endpoints = LeaderEndpoints(
+            means=old, binder=Binder(old, tasks), agents=first.office.agents, registrar=Registrar(old, tasks)
+        )
+        await bench.hand_over(first, second)
+        lingering = await old.bus.serve("hami-allocator", endpoints.all())
+        answers = [await bench.filter("p", ["node-1"]) for _ in range(10)]
+        await lingering.stop()
+
+        assert [Placed(node="node-1")] * 10 == answers
+        assert "RESERVED" == state(second, PodRef.of(bench.pod("p")))

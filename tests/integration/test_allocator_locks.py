@@ -151,3 +151,28 @@ async def until_placed(bench: Bench, name: str) -> None:
         return isinstance(await bench.filter(name, ["node-1"]), Placed)
 
     await until_async(is_placed)
+
+
+@pytest.mark.parametrize("left", ["2026-01-01T00:00:00Z,team-a,gone", "2026-01-01T00:00:00Z", "nonsense"])
+async def test_a_lock_that_nobody_holds_is_cleared_by_the_next_leader(bench: Bench, left: str) -> None:
+    """The leader that wrote it died before its pod was bound, or served; or somebody wrote rubbish there."""
+    bench.annotate(NODES, ("", "node-1"), {MUTEX: left})
+    async with bench.allocator():
+        await until(lambda: MUTEX not in bench.node_annotations("node-1"))
+
+
+async def test_a_lock_of_an_earlier_term_keeps_nobody_waiting(bench: Bench) -> None:
+    """Its pod ended while this process led no more: nobody was on duty to open it."""
+    async with bench.allocator(bind_timeout=6.5) as process:
+        first, second = [await bench.create_pod(a_pod(name)) for name in ("p", "q")]
+        assert Done() == await bench.bind(first, "node-1")
+        await bench.nats.stop()
+        await until(lambda: not process.leads)
+        bench.delete_pod("p")
+        await until(lambda: state(process, first) == "")
+        await bench.nats.start()
+        await until(lambda: process.leads)
+        await bench.bus.wait_connected()
+
+        assert Done() == await bench.bind(second, "node-1")
+        assert bench.node_annotations("node-1")[MUTEX].endswith(",team-a,q")

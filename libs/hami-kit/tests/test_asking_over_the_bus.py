@@ -6,7 +6,7 @@ import time
 from importlib.metadata import version
 
 import pytest
-from hami_kit.bus import Bus, Endpoint
+from hami_kit.bus import Bus, Endpoint, NotMine
 from hami_kit.errors import BadMessage, BusTimeout, BusUnavailable, NoResponders, PayloadTooLarge
 from hami_model.bus import subjects
 from hami_model.bus.messages import (
@@ -310,3 +310,24 @@ async def test_a_roll_call(nats: NatsServer, bus: Bus) -> None:
     assert ["hami-allocator", "hami-allocator", "hami-webhook"] == sorted(one.name for one in found)
     assert {version("hami-kit")} == {one.version for one in found}
     assert 3 == len({one.id for one in found})
+
+
+async def test_a_question_that_all_hear_is_answered_by_the_one_it_is_for(nats: NatsServer, bus: Bus) -> None:
+    """One of the others hangs, one leaves it alone: neither swallows a question, as they would taking turns."""
+
+    async def hang(_message: BindPod) -> Done:
+        await asyncio.Event().wait()
+        return Done()
+
+    async def leave_alone(_message: BindPod) -> Done:
+        raise NotMine
+
+    question = BindPod(pod=PodRef("team-a", "p", "uid"), node="node-1")
+    async with a_bus(nats.url) as second, a_bus(nats.url) as third:
+        for one, handler in ((bus, hang), (second, leave_alone), (third, done)):
+            await one.wait_connected()
+            await one.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, handler, shared=False)])
+        answers = [await bus.request(subjects.BIND, question, Done, timeout=5) for _ in range(10)]
+
+        assert [Done()] * 10 == answers
+        assert 0 == second.statistics().failed

@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 from hami_kit.clock import Clock, SystemClock
 from hami_kit.errors import KubeConflict
 from hami_kit.kube import Kube, Lease
@@ -12,6 +14,7 @@ from hami_kit.kube.lease import Election, Terms
 from hami_testkit.clock import FakeClock
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.faults import Fault
+from hami_testkit.cluster.resources import LEASES
 from msgspec import structs
 
 from .conftest import DEADLINE, until
@@ -188,5 +191,60 @@ def test_somebody_else_leads_within_fifteen_seconds() -> None:
     """The terms promise it: duration and one look after the last renewal seen; and the holder gives up before."""
     terms = Terms()
 
-    assert terms.duration + 2 * terms.look_every < 15
+    assert terms.duration + terms.look_every <= 15 - 4  # which leaves time to take over
     assert terms.renew_every < terms.duration - terms.margin
+
+
+async def test_a_lease_that_is_deleted_goes_to_nobody_at_once(cluster: Standin, kube: Kube) -> None:
+    """Its holder believes in it: whoever saw it held waits as long as for a dead one, and the holder renews it."""
+    holder = an_election(kube, "a", terms=SLOW)
+    follower = an_election(kube, "b", terms=SLOW)
+    async with standing(holder):
+        await holder.wait_gained()
+        async with standing(follower):
+            await until(lambda: follower.holder == "a")
+            cluster.registry.delete(LEASES, (NAMESPACE, NAME), {})
+            assert not await _gains_within(follower, 1.0)
+
+            assert "a" == (await lease_of(kube)).spec.holder_identity
+
+
+@pytest.mark.parametrize("name", ["", "b"], ids=["emptied", "given to a follower"])
+async def test_a_lease_that_is_edited_goes_to_nobody_at_once(cluster: Standin, kube: Kube, name: str) -> None:
+    """Only the holder gives it back; an operator's edit ends its belief no earlier than its next look."""
+    holder = an_election(kube, "a", terms=structs.replace(SLOW, renew_every=1.0))
+    follower = an_election(kube, "b", terms=SLOW)
+    async with standing(holder):
+        await holder.wait_gained()
+
+        def edit(lease: dict[str, Any]) -> dict[str, Any]:
+            return {**lease, "spec": {**lease["spec"], "holderIdentity": name}}
+
+        cluster.registry.patch(LEASES, (NAMESPACE, NAME), edit, dry_run=False)
+        async with standing(follower):
+            await holder.wait_lost()
+
+            assert not await _gains_within(follower, 0.5)
+
+
+async def _gains_within(election: Election, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await election.wait_gained()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_the_end_of_anothers_lease_is_looked_for_when_it_is_due(kube: Kube) -> None:
+    """Not a whole look later."""
+    terms = Terms(duration=2.0, renew_every=0.1, look_every=1.5, margin=0.5)
+    dead, follower = an_election(kube, "a", terms=terms), an_election(kube, "b", terms=terms)
+    async with standing(dead):
+        await dead.wait_gained()
+    async with standing(follower):
+        await until(lambda: follower.holder == "a")
+        began = time.monotonic()
+        await follower.wait_gained()
+
+    assert time.monotonic() - began < 2.9

@@ -36,7 +36,7 @@ from hami_allocator.fleet_metrics import FleetPage, OwnMetrics
 from hami_allocator.leading import Office
 from hami_allocator.liveness import Hearing
 from hami_allocator.lock_keeper import LockKeeper
-from hami_allocator.means import Means
+from hami_allocator.means import Means, only_leading
 from hami_allocator.node_locks import NodeLocks
 from hami_allocator.nodes import Nodes
 from hami_allocator.process import Process, Views
@@ -120,6 +120,7 @@ def new_process(shell: Shell, world: World, writer: Writer, malformed: Malformed
     settings, kube, clock = shell.settings, shell.kube, shell.clock
     identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
     election = Election(kube, namespace=settings.lease_namespace, name=LEASE, identity=identity, clock=clock)
+    leaders = kube.guarded(only_leading(election))
     agents = Agents(world, clock)
     reconcile = Reconcile(world, writer, agents, clock)
     views = new_views(kube, reconcile, malformed)
@@ -137,9 +138,9 @@ def new_process(shell: Shell, world: World, writer: Writer, malformed: Malformed
         world=world,
         writer=writer,
         desk=Desk(world, clock),
-        kube=kube,
+        kube=leaders,
         bus=shell.bus,
-        locks=LockKeeper(locks, kube, clock, backoff, world.nodes.node),
+        locks=LockKeeper(locks, leaders, clock, backoff, world.nodes.node),
         lease=election,
         term=Term(identity),
         clock=clock,
@@ -151,7 +152,7 @@ def new_process(shell: Shell, world: World, writer: Writer, malformed: Malformed
         means=means,
         agents=agents,
         reconcile=reconcile,
-        takeover=Takeover(kube=kube, world=world, writer=writer, reconcile=reconcile, backoff=backoff),
+        takeover=Takeover(kube=leaders, world=world, writer=writer, backoff=backoff),
         announcer=announcer,
         own=OwnMetrics(shell.telemetry.metrics, world, writer, reconcile),
         pods=views.pods,

@@ -70,7 +70,7 @@ class Confirmer:
     async def _confirm(self, uid: str) -> None:
         for attempt in range(ATTEMPTS):
             entry = self._means.world.ledger.entry(uid)
-            if entry is None or entry.state is not State.ACTIVE or not self._means.lease.is_valid():
+            if entry is None or entry.state is not State.ACTIVE:
                 return
             lacking = confirmation(entry.pod, entry.allocation, self._means.world.catalog)
             if not lacking:

@@ -23,6 +23,7 @@ from hami_allocator.desk import Granted, Plain, Unknown
 from hami_allocator.facts import PodNews
 from hami_allocator.fence import TERM_KEY
 from hami_allocator.means import Deposed, Means
+from hami_allocator.plain import bind_plainly, read, read_again
 
 LOCK_RESERVE = 6.0
 """Seconds of the bind's time that waiting for a node lock leaves to the Binding itself."""
@@ -35,20 +36,20 @@ class Binder:
         self._means = means
         self._tasks = tasks
         self._running: dict[str, Bind] = {}
+        self._tasks_of: dict[str, asyncio.Task[None]] = {}
+        self._is_closed = False
 
-    @property
-    def running(self) -> int:
-        """Count the binds whose outcome is not known yet."""
-        return len(self._running)
-
-    async def wait_idle(self) -> None:
-        """Return when no bind is under way any more."""
-        while self._running:
-            await asyncio.wait([bind.settled for bind in self._running.values()])
-            await asyncio.sleep(0)
+    def close(self) -> None:
+        """Begin no bind any more, and end those that have sent nothing yet, such as those in line for a node lock."""
+        self._is_closed = True
+        for uid, bind in self._running.items():
+            if not bind.may_be_sent:
+                self._tasks_of[uid].cancel()
 
     async def bind(self, question: BindPod) -> BindAnswer:
         """Bind the pod and answer when the API server has; a second bind of a pod joins the first."""
+        if self._is_closed and question.pod.uid not in self._running:
+            return Refused(error="this allocator is about to stop: ask again", retriable=True)
         bind = self._running.get(question.pod.uid) or self._start(question)
         if bind.node != question.node:
             return Refused(error=f"pod {question.pod} is being bound to {bind.node}", retriable=True)
@@ -66,9 +67,13 @@ class Binder:
         uid = question.pod.uid
         bind = Bind(self._means, question.pod, question.node)
         self._running[uid] = bind
-        task = self._tasks.create_task(bind.run(), name=f"bind {question.pod}")
-        task.add_done_callback(lambda _: self._running.pop(uid, None))
+        self._tasks_of[uid] = self._tasks.create_task(bind.run(), name=f"bind {question.pod}")
+        self._tasks_of[uid].add_done_callback(lambda _: self._forget(uid))
         return bind
+
+    def _forget(self, uid: str) -> None:
+        self._running.pop(uid, None)
+        self._tasks_of.pop(uid, None)
 
 
 class Bind:
@@ -81,7 +86,11 @@ class Bind:
         self._means = means
         self._pod = pod
         self._deadline = loop.time() + means.bind_timeout
-        self._may_be_sent = False
+        self.may_be_sent = False
+        self._annotations: dict[str, str] = {}
+        """What the Binding carries."""
+        self._found: Pod | None = None
+        """The pod as a read showed it bound, where no answer to our Binding did."""
 
     async def run(self) -> None:
         """Do it all and say how it ended."""
@@ -89,6 +98,7 @@ class Bind:
             self._answer(await self._bind())
         except Deposed as error:
             self._answer(Refused(error=str(error), retriable=True))
+            raise
         finally:
             self._answer(Refused(error=f"the allocator stopped while binding pod {self._pod}", retriable=True))
 
@@ -101,7 +111,7 @@ class Bind:
         plan = await writer.ask(lambda: desk.plan_bind(self._pod, self.node, None))
         if isinstance(plan, Unknown):
             try:
-                pod = await self._read()
+                pod = await read(self._means, self._pod)
             except KubeError as error:
                 return Refused(error=f"pod {self._pod} cannot be read: {error}", retriable=True)
             if pod is None or pod.metadata.uid != self._pod.uid:
@@ -109,7 +119,7 @@ class Bind:
             plan = await writer.ask(lambda: desk.plan_bind(self._pod, self.node, pod))
         match plan:
             case Plain(pod=pod):
-                return await self._send_plainly(pod)
+                return await bind_plainly(self._means, self._pod, self.node, pod, deadline=self._deadline)
             case Granted():
                 return await self._carry_out(plan)
             case Unknown():
@@ -126,12 +136,15 @@ class Bind:
             if isinstance(error, Deposed):
                 raise
             outcome = await self._give_up(str(error) or f"the bind took more than {self._means.bind_timeout:g} s")
+        if isinstance(outcome, Bound) and self._found is not None:
+            await self._complete(self._found)
         return await self._finish(plan.allocation, outcome)
 
     async def _attempt(self, plan: Granted) -> Bound | Released:
         means, allocation = self._means, plan.allocation
         annotations = allocation_annotations(means.world.catalog, allocation, plan.pod, now=means.clock.now())
         check_size(plan.pod.annotations, annotations)
+        self._annotations = annotations
         async with asyncio.timeout_at(self._deadline):
             await means.locks.take(
                 self.node, means.world.locks_for(allocation), self._pod, deadline=self._deadline - LOCK_RESERVE
@@ -154,12 +167,13 @@ class Bind:
             outcome = await self._send(pod, annotations)
             if outcome is not None:
                 return outcome
-            fresh = await self._read_again()
+            fresh = await read_again(self._means, self._pod)
             verdict = settle(self._entry(plan), fresh, at=self._means.clock.monotonic())
             if not isinstance(verdict, StillUnknown):
-                return await self._complete(verdict, fresh, annotations)
+                self._found = fresh
+                return verdict
             assert fresh is not None  # noqa: S101 - settle has judged it
-            pod = self._judge_again(plan, pod, fresh)
+            pod = await self._judge_again(plan, pod, fresh)
             await self._means.backoff.wait(attempt)
         raise AssertionError
 
@@ -167,9 +181,7 @@ class Bind:
         """Send the Binding once; None: it may or may not have landed, or the pod has changed under way."""
         means = self._means
         with means.telemetry.span("POST binding", kind="client", pod=str(self._pod), node=self.node):
-            if not means.lease.is_valid():
-                raise Deposed(f"this allocator does not lead any more: pod {self._pod} is bound by the next one")
-            may_have_been_sent, self._may_be_sent = self._may_be_sent, True
+            may_have_been_sent, self.may_be_sent = self.may_be_sent, True
             try:
                 await means.kube.bind_pod(
                     self._pod, self.node, resource_version=pod.metadata.resource_version, annotations=annotations
@@ -184,28 +196,34 @@ class Bind:
                 return Released(uid=self._pod.uid, why=str(error))
             return Bound(uid=self._pod.uid, at=means.clock.monotonic())
 
-    def _judge_again(self, plan: Granted, before: Pod, fresh: Pod) -> Pod:
-        """Return the pod to bind next, or raise what stands in the way of trying again."""
-        if self._means.term.is_overtaken(before, fresh):
-            raise HamiError(f"another allocator has taken over pod {self._pod}")
+    async def _judge_again(self, plan: Granted, before: Pod, fresh: Pod) -> Pod:
+        """Return the pod to bind next, or raise what stands in the way of trying again.
+
+        A strange mark is a new leader's, a late one of an earlier leader, or a user's: the Lease knows which.
+        """
+        if self._means.term.is_overtaken(before, fresh) and not await self._means.lease.look():
+            raise Deposed(f"another allocator leads by now, and has marked pod {self._pod}")
         catalog = self._means.world.catalog
         if pod_demand(plan.pod, catalog) != pod_demand(fresh, catalog):
             raise HamiError(f"pod {self._pod} asks for other devices than when it was placed")
         return fresh
 
-    async def _complete(
-        self, verdict: Bound | Released, fresh: Pod | None, annotations: dict[str, str]
-    ) -> Bound | Released:
-        """Write what the pod lacks where somebody else's Binding to the same node came first."""
-        if isinstance(verdict, Bound) and fresh is not None:
-            if all(key in fresh.annotations for key in annotations):
-                return verdict
-            await self._means.kube.patch_pod(self._pod, annotations=dict(annotations))
-        return verdict
+    async def _complete(self, bound: Pod) -> None:
+        """Write what a pod lacks that somebody else's Binding put on the same node: a restart reads it there."""
+        for attempt in count():
+            lacking = {key: text for key, text in self._annotations.items() if key not in bound.annotations}
+            if not lacking:
+                return
+            try:
+                bound = await self._means.kube.patch_pod(self._pod, annotations=dict(lacking))
+            except KubeUnavailable as error:
+                await self._means.backoff.wait(attempt, asked=error.retry_after)
+            except KubeError:
+                return  # gone, or refused: the watch tells
 
     async def _give_up(self, why: str) -> Bound | Released:
         """End the bind without success: at once if nothing was sent, else when it is proved what became of it."""
-        if not self._may_be_sent:
+        if not self.may_be_sent:
             return Released(uid=self._pod.uid, why=why)
         proved = await self._prove()
         return Released(uid=self._pod.uid, why=why) if isinstance(proved, Released) else proved
@@ -217,25 +235,28 @@ class Bind:
             if entry is None:
                 return Released(uid=self._pod.uid, why="the pod is gone")
             if entry.is_bound:
+                self._found = entry.pod
                 return Bound(uid=self._pod.uid, at=self._means.clock.monotonic())
-            if not self._means.lease.is_valid():
-                raise Deposed("this allocator does not lead any more")
             try:
                 fresh, has_patched = await self._move()
-                verdict = settle(entry, fresh, has_patched=has_patched, at=self._means.clock.monotonic())
-            except KubeError:
-                await self._means.backoff.wait(attempt)
+            except KubeUnavailable as error:
+                await self._means.backoff.wait(attempt, asked=error.retry_after)
                 continue
+            verdict = settle(entry, fresh, has_patched=has_patched, at=self._means.clock.monotonic())
             if not isinstance(verdict, StillUnknown):
+                self._found = fresh
                 return verdict
+            await self._means.backoff.wait(attempt)
         raise AssertionError
 
     async def _move(self) -> tuple[Pod | None, bool]:
-        """Patch the pod and return the answer, or what is read where the patch does not meet this pod any more."""
+        """Patch the pod and return the answer, or what is read where the patch is refused: it may be another pod."""
         try:
             return await self._means.kube.patch_pod(self._pod, annotations={TERM_KEY: self._means.term.mark()}), True
-        except (KubeNotFound, KubeConflict):
-            return await self._read(), False
+        except KubeUnavailable:
+            raise
+        except KubeError:
+            return await read(self._means, self._pod), False
 
     async def _finish(self, allocation: Allocation, outcome: Bound | Released) -> BindAnswer:
         """Take the outcome to the books, and undo what only a success may leave behind."""
@@ -266,45 +287,6 @@ class Bind:
                 await means.bus.publish(of_node(self.node, "withdraw"), Withdraw(pod=self._pod, node=self.node))
             except BoundaryError:
                 return  # it names a pod that the kubelet never admits there
-
-    # A pod without devices
-
-    async def _send_plainly(self, pod: Pod) -> BindAnswer:
-        for attempt in range(3):
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    await self._means.kube.bind_pod(
-                        self._pod, self.node, resource_version=pod.metadata.resource_version, annotations={}
-                    )
-            except (KubeConflict, KubeUnavailable, TimeoutError) as error:
-                fresh = await self._read_again()
-                if fresh is None or fresh.metadata.uid != self._pod.uid or fresh.spec.node_name:
-                    landed = fresh is not None and fresh.spec.node_name == self.node
-                    return Done() if landed else Refused(error=str(error))
-                pod = fresh
-                await self._means.backoff.wait(attempt)
-            except KubeError as error:
-                return Refused(error=str(error))
-            else:
-                return Done()
-        return Refused(error=f"the API server does not accept a binding of pod {self._pod}", retriable=True)
-
-    # Reading
-
-    async def _read(self) -> Pod | None:
-        try:
-            return await self._means.kube.get_pod(self._pod.namespace, self._pod.name)
-        except KubeNotFound:
-            return None
-
-    async def _read_again(self) -> Pod | None:
-        """Read the pod, as often as it takes within the bind's time."""
-        for attempt in count():
-            try:
-                return await self._read()
-            except KubeUnavailable:
-                await self._means.backoff.wait(attempt)
-        raise AssertionError
 
     def _entry(self, plan: Granted) -> Entry:
         entry = self._means.world.ledger.entry(self._pod.uid)

@@ -1,11 +1,14 @@
 """What the leader serves on the bus, and what everybody does.
 
-One rule: a handler only carries a question to the writer, or to an effect, and its answer back.
+One rule: a handler only carries a question to the writer, or to an effect, and its answer back. Every allocator that
+believes it leads hears every question, and only the one whose Lease is valid answers: a leader that stands still until
+another has taken over does not swallow its questions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from hami_kit.bus import Bus, Endpoint, Handle
+from hami_kit.bus import Bus, Endpoint, Handle, NotMine
 from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import annotate
 from hami_model.bus import subjects
@@ -24,11 +27,11 @@ from hami_model.bus.messages import (
     Placed,
     QuotaAnswer,
     Refuse,
-    Refused,
     ReportWanted,
     Simulate,
 )
 from hami_model.objects import PodRef
+from msgspec import Struct
 
 from hami_allocator.agents import Agents
 from hami_allocator.answers import Answers
@@ -55,18 +58,26 @@ class LeaderEndpoints:
     def all(self) -> Sequence[Endpoint]:
         """Return the endpoints."""
         return (
-            Endpoint("filter", subjects.FILTER, FilterPod, self.filter),
-            Endpoint("bind", subjects.BIND, BindPod, self.bind),
-            Endpoint("quota", subjects.QUOTA, AskQuota, self.quota),
-            Endpoint("inventory", subjects.of_any_node("inventory"), Inventory, self.inventory),
-            Endpoint("confirm", subjects.of_any_node("confirm"), Confirm, self.confirm),
-            Endpoint("refuse", subjects.of_any_node("refuse"), Refuse, self.refuse),
+            self._endpoint("filter", subjects.FILTER, FilterPod, self.filter),
+            self._endpoint("bind", subjects.BIND, BindPod, self.bind),
+            self._endpoint("quota", subjects.QUOTA, AskQuota, self.quota),
+            self._endpoint("inventory", subjects.of_any_node("inventory"), Inventory, self.inventory),
+            self._endpoint("confirm", subjects.of_any_node("confirm"), Confirm, self.confirm),
+            self._endpoint("refuse", subjects.of_any_node("refuse"), Refuse, self.refuse),
         )
+
+    def _endpoint(
+        self, name: str, subject: str, kind: type[Struct], answer: Callable[[Any], Awaitable[Struct]]
+    ) -> Endpoint:
+        async def answer_if_leading(question: Any) -> Struct:
+            if not self._means.lease.is_valid():
+                raise NotMine
+            return await answer(question)
+
+        return Endpoint(name, subject, kind, answer_if_leading, shared=False)
 
     async def filter(self, question: FilterPod) -> FilterAnswer:
         """Decide and reserve."""
-        if not self._means.lease.is_valid():
-            return _NOT_LEADING
         desk = self._means.desk
         answer = await self._writer.ask(lambda: desk.filter(question), urgency=Urgency.DECISION)
         node = answer.node if isinstance(answer, Placed) else ""
@@ -76,7 +87,7 @@ class LeaderEndpoints:
     async def bind(self, question: BindPod) -> BindAnswer:
         """Bind, and answer when the API server has."""
         annotate(pod=str(question.pod), node=question.node)
-        return await self._binder.bind(question) if self._means.lease.is_valid() else _NOT_LEADING
+        return await self._binder.bind(question)
 
     async def quota(self, question: AskQuota) -> QuotaAnswer:
         """Answer the webhook."""
@@ -96,9 +107,6 @@ class LeaderEndpoints:
     async def refuse(self, word: Refuse) -> NodeAnswer:
         """Take a refusal."""
         return await self._writer.ask(lambda: self._agents.refuse(word))
-
-
-_NOT_LEADING = Refused(error="this allocator does not lead any more: ask again", retriable=True)
 
 
 async def serve_reading(bus: Bus, answers: Answers) -> Handle:

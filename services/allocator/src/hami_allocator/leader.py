@@ -82,10 +82,19 @@ class Leader:
 
     def take_up(self) -> None:
         """Begin with everything that stands in the books: locks held, confirmations owed, inventories not written."""
+        self._means.locks.forget()
         for entry in self._world.ledger.entries:
             self._take_up(entry)
         for node in self._world.nodes.names:
             self.registered(node)
+            self._clear_left_locks(node)
+
+    def _clear_left_locks(self, name: str) -> None:
+        node, vendors = self._world.nodes.node(name), self._world.catalog.vendors
+        locks = {v.lock.key: v.lock for v in vendors if node and v.lock and v.lock.key in node.annotations}
+        if locks:
+            work = self._means.locks.clear_left(name, tuple(locks.values()))
+            self._tasks.create_task(work, name=f"clear locks of {name}")
 
     def _take_up(self, entry: Entry) -> None:
         if entry.state is State.ACTIVE:

@@ -1,7 +1,7 @@
 """One term of leadership, from taking over to handing on.
 
 One rule: its tasks have one parent, which ends with the term. Nothing is answered before the takeover is done, and no
-endpoint outlives the Lease.
+endpoint outlives the Lease. A write that the Lease no longer covers ends the term.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from hami_allocator.effects import Binder
 from hami_allocator.endpoints import SERVICE, LeaderEndpoints
 from hami_allocator.fleet_metrics import OwnMetrics
 from hami_allocator.leader import Leader
-from hami_allocator.means import Means
+from hami_allocator.means import Deposed, Means
 from hami_allocator.reconcile import Reconcile
 from hami_allocator.takeover import Takeover
 from hami_allocator.world import OffDuty
@@ -29,8 +29,8 @@ from hami_allocator.world import OffDuty
 log = logging.getLogger(__name__)
 
 TICK = 1.0
-FINISH = 6.0
-"""Seconds that writes under way may take when we stop of our own will."""
+FINISH = 2.0
+"""Seconds that writes under way may take when we stop of our own will; the next leader finds out about the rest."""
 
 
 class Office(Struct, frozen=True, kw_only=True):
@@ -64,16 +64,24 @@ class Term:
         office, means = self._office, self._office.means
         try:
             await office.takeover.run(means.term, office.pods)
-            async with asyncio.TaskGroup() as tasks:
-                await self._serve(tasks)
-        except* _Finished:
-            log.info("the term ended cleanly")
+            await self._serve_and_finish()
+        except* Deposed as group:
+            log.warning("the term is over: %s", group.exceptions[0])
         finally:
             office.own.leading.set(0)
             means.world.duty = OffDuty()
             await means.writer.ask(self._forget_reservations)
 
-    async def _serve(self, tasks: asyncio.TaskGroup) -> None:
+    async def _serve_and_finish(self) -> None:
+        """Serve until asked to finish; then writes under way may end, for a while."""
+        try:
+            async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as tasks:
+                await self._serve(tasks, patience)
+            log.info("the term ended cleanly")
+        except TimeoutError:
+            log.warning("stopping with writes under way: the next leader finds out what became of them")
+
+    async def _serve(self, tasks: asyncio.TaskGroup, patience: asyncio.Timeout) -> None:
         office, means = self._office, self._office.means
         leader = Leader(means, office.announcer, tasks, reservation_timeout=office.reservation_timeout)
         binder = Binder(means, tasks)
@@ -86,11 +94,12 @@ class Term:
             self.serves = True
             log.info("leading as %s", means.term.identity)
             await self._keep_time(leader)
+            patience.reschedule(asyncio.get_running_loop().time() + FINISH)
         finally:
             self.serves = False
             office.own.leading.set(0)
+            binder.close()
             await handle.stop()
-        await self._finish(binder)
 
     def _take_up(self, leader: Leader) -> None:
         self._office.means.world.duty = leader
@@ -131,21 +140,6 @@ class Term:
         if pod is None or pod.metadata.uid != ref.uid:
             await means.writer.ask(lambda: means.world.apply(*gone(means.world.ledger.entry(ref.uid)).events))
 
-    async def _finish(self, binder: Binder) -> None:
-        """Let writes under way end, for a while."""
-        try:
-            async with asyncio.timeout(FINISH):
-                await binder.wait_idle()
-        except TimeoutError:
-            log.warning(
-                "stopping with %d binds under way: the next leader finds out what became of them", binder.running
-            )
-        raise _Finished
-
     def _forget_reservations(self) -> None:
         world = self._office.means.world
         world.apply(*world.ledger.unwritten("this allocator does not lead any more"))
-
-
-class _Finished(Exception):
-    """The term ended of our own will; what is still running in it ends too."""

@@ -53,6 +53,11 @@ class LockKeeper:
                 return
         raise DomainError(f"node {node} changes faster than its lock can be written: the bind is tried again later")
 
+    def forget(self) -> None:
+        """Begin anew: what an earlier term of ours knew of locks is no longer true."""
+        self._queues.forget()
+        self._held.clear()
+
     def restore(self, node: Node, locks: Sequence[Lock], pod: PodRef, *, loop_time: float) -> None:
         """Take note of a pod found bound and not served yet; its lock counts from when it was written."""
         self._held[pod.uid] = (node.metadata.name, tuple(locks), pod)
@@ -73,33 +78,41 @@ class LockKeeper:
         """Clear the pod's locks where nobody else writes over them at once, and let the next pod have its turn."""
         held = self._held.pop(uid, None)
         self._queues.leave(uid)
-        if held is None:
-            return
-        node, locks, pod = held
-        free = [lock for lock in locks if not self._queues.is_taken(node, lock.key)]
-        for attempt in range(ATTEMPTS if free else 0):
+        if held is not None:
+            node, locks, pod = held
+            await self._clear(node, locks, lambda lock, text: _is_of(text, lock, pod))
+
+    async def clear_left(self, node: str, locks: Sequence[Lock]) -> None:
+        """Clear locks whose pods were served, ended or never bound while nobody led; what cannot be read goes too."""
+        await self._clear(node, locks, lambda _lock, _text: True)
+
+    async def _clear(self, node: str, locks: Sequence[Lock], is_to_go: Callable[[Lock, str], bool]) -> None:
+        for attempt in range(ATTEMPTS):
+            free = [lock for lock in locks if not self._queues.is_taken(node, lock.key)]
+            if not free:
+                return
             try:
-                await self._clear(node, free, pod)
+                await self._clear_once(node, free, is_to_go)
             except KubeNotFound:
                 return
-            except KubeError:
-                await self._backoff.wait(attempt)
+            except KubeError as error:
+                await self._backoff.wait(attempt, asked=error.retry_after)
             else:
                 return
 
-    async def _clear(self, node: str, locks: Sequence[Lock], pod: PodRef) -> None:
+    async def _clear_once(self, node: str, locks: Sequence[Lock], is_to_go: Callable[[Lock, str], bool]) -> None:
         fresh = await self._kube.get_node(node)
-        mine = {
+        gone = {
             lock.key: None
             for lock in locks
-            if not self._queues.is_taken(node, lock.key) and _is_of(fresh.annotations.get(lock.key), lock, pod)
+            if not self._queues.is_taken(node, lock.key)
+            and (text := fresh.annotations.get(lock.key)) is not None
+            and is_to_go(lock, text)
         }
-        if mine:
-            await self._kube.patch_node(node, annotations=mine, resource_version=fresh.metadata.resource_version)
+        if gone:
+            await self._kube.patch_node(node, annotations=gone, resource_version=fresh.metadata.resource_version)
 
 
-def _is_of(text: str | None, lock: Lock, pod: PodRef) -> bool:
-    if text is None:
-        return False
+def _is_of(text: str, lock: Lock, pod: PodRef) -> bool:
     value = read_lock(text)
     return value is not None and (not lock.owned or (value.namespace, value.name) == (pod.namespace, pod.name))

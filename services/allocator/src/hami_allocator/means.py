@@ -1,9 +1,11 @@
 """What the effects work with: the way to the API server, the bus and the books, and whether we may write at all.
 
-One rule: a write is sent only if the Lease is ours at that instant.
+One rule: a write is sent only if the Lease is ours at that instant. Whoever writes for the leader has a ``Kube`` behind
+``only_leading``; only the Lease itself, and Kubernetes Events, go past it.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import ClassVar, Protocol
 
 from hami_kit.bus import Bus
 from hami_kit.clock import Clock
@@ -27,9 +29,25 @@ class Lease(Protocol):
         """Say whether the Lease is ours by CLOCK_BOOTTIME."""
         ...
 
+    async def look(self) -> bool:
+        """Read the Lease now, and say whether it is ours."""
+        ...
+
 
 class Deposed(HamiError):
-    """Another allocator leads: nothing may be written any more."""
+    """Another allocator leads, or may lead: nothing may be written any more, and the term is over."""
+
+    retriable: ClassVar[bool] = True
+
+
+def only_leading(lease: Lease) -> Callable[[], None]:
+    """Return a guard of writes that raises ``Deposed`` unless the Lease is ours now."""
+
+    def guard() -> None:
+        if not lease.is_valid():
+            raise Deposed("this allocator does not lead any more: ask again")
+
+    return guard
 
 
 class Means(Struct, frozen=True, kw_only=True):

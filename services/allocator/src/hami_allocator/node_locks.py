@@ -99,6 +99,10 @@ class NodeLocks:
         self._admit(place, loop.time())
         await turn
 
+    def forget(self) -> None:
+        """Begin anew, with no holder anywhere; nobody may be waiting."""
+        self._queues.clear()
+
     def restore(self, node: str, key: str, pod: PodRef, *, since: float) -> None:
         """Take note of a pod found between its lock and its confirmation; ``since`` is in the loop's time."""
         self._queues.setdefault((node, key), _Queue()).holders[pod.uid] = since

@@ -22,8 +22,11 @@ from hami_allocator.leading import FINISH, Office, Term
 
 log = logging.getLogger(__name__)
 
+LOOK_EVERY = 0.1
 CUT_OFF = 5.0
 """Seconds without NATS after which somebody else should lead."""
+OUT_OF_SIGHT = 30.0
+"""Seconds for which every list and watch of a view fails until somebody else, who may see more, should lead."""
 TICK = 1.0
 
 
@@ -39,6 +42,11 @@ class Views(Struct, frozen=True, kw_only=True):
         """Say whether every list has been told once."""
         return self.nodes.synced and self.pods.synced and self.quotas.synced
 
+    @property
+    def failing_for(self) -> float:
+        """Return for how many seconds one of them has failed to list and watch; 0 while all can be believed."""
+        return max(view.failing_for for view in (self.nodes, self.pods, self.quotas))
+
 
 class Process:
     """Everything that runs."""
@@ -50,6 +58,8 @@ class Process:
         self.answers = answers
         self.address: Address | None = None
         """Where /readyz and /metrics are served."""
+        self.out_of_sight = OUT_OF_SIGHT
+        """Seconds without sight of Kubernetes that end leadership."""
         self._term: Term | None = None
         self._ended = asyncio.Event()
 
@@ -128,7 +138,10 @@ class Process:
                 if not campaign:  # begun only now, so that the first look at the Lease already counts
                     campaign += [asyncio.ensure_future(self.election.run())]
                     campaign += [asyncio.ensure_future(self.election.watch_expiry())]
-                await _first(stopped, self.election.wait_gained(), self._wait_unfit())
+                await _first(stopped, self.election.wait_gained(), self._wait_unfit(), *campaign)
+                for ended in campaign:
+                    if ended.done():
+                        ended.result()  # only an error ends it
                 if self.election.is_valid() and not stop.is_set():
                     await self._lead(stopped)
                 await self.election.release()
@@ -139,13 +152,16 @@ class Process:
             await asyncio.gather(stopped, *campaign, return_exceptions=True)
 
     async def _wait_fit(self) -> None:
-        await self.views.nodes.wait_synced()
-        await self.views.pods.wait_synced()
-        await self.views.quotas.wait_synced()
+        while self.views.failing_for > 0 or not self.views.synced:  # noqa: ASYNC110 - three views, no one event
+            await asyncio.sleep(LOOK_EVERY)
         await self.office.means.bus.wait_connected()
 
     async def _wait_unfit(self) -> None:
-        await self.office.means.bus.wait_disconnected(CUT_OFF)
+        await _first(self.office.means.bus.wait_disconnected(CUT_OFF), self._wait_out_of_sight())
+
+    async def _wait_out_of_sight(self) -> None:
+        while self.views.failing_for < self.out_of_sight:  # noqa: ASYNC110 - silence is no event
+            await asyncio.sleep(LOOK_EVERY)
 
     async def _lead(self, stopped: "asyncio.Future[Any]") -> None:
         """Lead until the Lease is lost, the bus is gone, or we are told to stop; then leave in order."""

@@ -12,7 +12,7 @@ class Backoff(Struct, frozen=True):
     first: float = 0.05
     most: float = 3.0
 
-    async def wait(self, attempt: int) -> None:
-        """Wait before the attempt after this one (counted from 0)."""
+    async def wait(self, attempt: int, *, asked: float | None = None) -> None:
+        """Wait before the attempt after this one (counted from 0), at least as long as the server asked for."""
         longest = min(self.most, self.first * 2 ** min(attempt, 16))
-        await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing
+        await asyncio.sleep((asked or 0.0) + longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing

@@ -76,6 +76,13 @@ class Endpoint(Struct, frozen=True):
     subject: str
     request_type: Any
     handler: Callable[[Any], Awaitable[Struct]]
+    shared: bool = True
+    """Whether processes that serve this take turns. Otherwise each hears every question, so that one that hangs
+    swallows none, and whoever is not to answer raises ``NotMine``."""
+
+
+class NotMine(Exception):
+    """Raised by a handler that leaves a question to another process."""
 
 
 class Serving(Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from hami_kit.bus import wire
 from hami_kit.bus.link import Link
-from hami_kit.bus.seam import Endpoint, MalformedHook
+from hami_kit.bus.seam import Endpoint, MalformedHook, NotMine
 from hami_kit.errors import BadMessage
 from hami_kit.telemetry import Telemetry
 
@@ -176,6 +176,8 @@ class _Served(MicroEndpoint):
     def __init__(self, service: _Service, endpoint: Endpoint, workshop: Workshop) -> None:
         config = EndpointConfig(name=endpoint.name, subject=endpoint.subject, handler=_nobody)
         super().__init__(service, config)
+        if not endpoint.shared:
+            self._queue_group = ""
         self._what = endpoint
         self._workshop = workshop
         self.at_work: set[asyncio.Task[None]] = set()
@@ -185,7 +187,10 @@ class _Served(MicroEndpoint):
 
     async def _serve(self, msg: Msg) -> None:
         started = time.perf_counter_ns()
-        answer, error = await self._answer(msg)
+        try:
+            answer, error = await self._answer(msg)
+        except NotMine:
+            return
         self._num_requests += 1
         if error:
             self._num_errors += 1
@@ -204,6 +209,8 @@ class _Served(MicroEndpoint):
         except BadMessage as e:
             self._workshop.tell_malformed(msg.subject, e)
             return Refused(error=str(e)), str(e)
+        except NotMine:
+            raise
         except Exception as e:
             self._workshop.tell_failed(msg.subject, e)
             text = f"{msg.subject}: {type(e).__name__}: {e}"

@@ -53,6 +53,10 @@ class Kube:
         async with transport.connect(kubeconfig) as opened:
             yield cls(opened)
 
+    def guarded(self, guard: Callable[[], None]) -> "Kube":
+        """Return the same API server for somebody whose right to write may end: what ``guard`` raises stops a write."""
+        return Kube(self.transport.guarded(guard))
+
     # Reading
 
     async def get_pod(self, namespace: str, name: str) -> Pod:
@@ -66,10 +70,12 @@ class Kube:
     async def list_pods(self, *, field_selector: str = "", label_selector: str = "") -> Listed[Pod]:
         """List pods; one that cannot be read is left out."""
         selectors = {"fieldSelector": field_selector, "labelSelector": label_selector}
-        raw = await self.list_raw(PODS, {name: text for name, text in selectors.items() if text})
-        return Listed(
-            [pod for item in raw.items if (pod := _or_none(_POD.decode, item)) is not None], raw.resource_version
-        )
+        pods: list[Pod] = []
+        version = ""
+        async for page in self.pages(PODS, {name: text for name, text in selectors.items() if text}):
+            pods += [pod for item in page.items if (pod := _or_none(_POD.decode, item)) is not None]
+            version = page.resource_version
+        return Listed(pods, version)
 
     async def list_raw(self, path: str, query: Mapping[str, str]) -> Listed[msgspec.Raw]:
         """List any resource, all pages; a page token that grew too old raises ``KubeGone``."""

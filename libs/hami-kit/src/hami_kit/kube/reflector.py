@@ -27,6 +27,9 @@ WATCH_SECONDS = (300, 600)
 SILENCE = 120.0
 """Seconds without a line, bookmarks among them, after which a watch is taken for dead."""
 
+PATIENCE = 0.3
+"""Seconds without a line after which a watch that should bring more is not waited for: a list tells as much."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before the next attempt after one in vain; doubled each time, and jittered."""
 
@@ -80,6 +83,7 @@ class Reflector(Generic[T]):
         self._patience: asyncio.Timeout | None = None
         self._relist = True
         self._heard = False
+        self._failing_since: float | None = None
         self.resource_version = ""
         self.synced = False
         """Whether a first list has been told."""
@@ -96,9 +100,17 @@ class Reflector(Generic[T]):
             except KubeError as e:
                 log.warning("the watch of %s is interrupted: %s", self._path, e)
                 asked = e.retry_after or 0.0
+                if self._failing_since is None:
+                    self._failing_since = asyncio.get_running_loop().time()
             in_vain = 0 if self._heard else in_vain + 1
             if in_vain and not (self._relist and in_vain == 1):
                 await asyncio.sleep(max(asked, pause(in_vain - 1)))
+
+    @property
+    def failing_for(self) -> float:
+        """Return for how many seconds every list and watch has failed; 0 while the view can be believed."""
+        since = self._failing_since
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
 
     def relist(self) -> None:
         """Ask for a new list instead of going on with the watch."""
@@ -113,9 +125,14 @@ class Reflector(Generic[T]):
     async def wait_passed(self, version: str) -> None:
         """Return once everything up to this resourceVersion has been told; a quiet watch is made to list again."""
         wanted = int(version)
-        if not self._has_passed(wanted):
-            self.relist()
-            await self._wait_for(lambda: self._has_passed(wanted))
+        while not self._has_passed(wanted):
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._moved.wait()
+            except TimeoutError:
+                self.relist()
+                await self._wait_for(lambda: self._has_passed(wanted))
 
     def _has_passed(self, wanted: int) -> bool:
         return self.synced and self.resource_version.isdigit() and int(self.resource_version) >= wanted
@@ -157,7 +174,7 @@ class Reflector(Generic[T]):
             objects += [found for raw in page.items if (found := self._read(raw)) is not None]
             version = page.resource_version
         self._on_list(objects, version)
-        self.synced = True
+        self.synced, self._failing_since = True, None
         self._move_to(version)
 
     async def _watch(self) -> None:
@@ -169,6 +186,7 @@ class Reflector(Generic[T]):
             "timeoutSeconds": str(random.randint(*WATCH_SECONDS)),  # noqa: S311 - spreads watches, keeps no secret
         }
         async with self._kube.transport.lines(self._path, query=query) as lines:
+            self._failing_since = None
             async for line in lines:
                 self._be_patient()
                 self._take(line)

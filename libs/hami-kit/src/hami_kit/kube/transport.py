@@ -6,7 +6,7 @@ One rule: every failure leaves here as a ``KubeError``.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,24 @@ RENEW_EVERY = 60
 log = logging.getLogger(__name__)
 
 
-class Transport:
-    """Calls to one API server."""
+def _anybody() -> None:
+    return None
 
-    def __init__(self, settings: Any, session: aiohttp.ClientSession) -> None:
+
+class Transport:
+    """Calls to one API server. ``guard`` is asked in the loop step in which a write is sent, and raises to stop it."""
+
+    def __init__(self, settings: Any, session: aiohttp.ClientSession, *, guard: Callable[[], None] = _anybody) -> None:
         self._settings = settings
         self._session = session
+        self._guard = guard
         self._base: str = (settings.host or "").rstrip("/")
         options = {"proxy": settings.proxy, "server_hostname": settings.tls_server_name}
         self._options = {name: value for name, value in options.items() if value}
+
+    def guarded(self, guard: Callable[[], None]) -> "Transport":
+        """Return the same way to the same server, with a guard before its writes."""
+        return Transport(self._settings, self._session, guard=guard)
 
     async def call(
         self,
@@ -67,13 +76,16 @@ class Transport:
         """Make one call as ``call`` does, and return what it was answered with its date."""
         data = None if body is None else msgspec.json.encode(body)
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
+        headers = await self._headers(content)
+        if method != "GET":
+            self._guard()
         try:
             async with self._session.request(
                 method,
                 self._base + path,
                 params=query,
                 data=data,
-                headers=await self._headers(content),
+                headers=headers,
                 timeout=limit,
                 **self._options,
             ) as answer:
