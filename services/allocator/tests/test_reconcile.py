@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from hami_allocator.reconcile import Reconcile, asks_for_any, device_resources
 from hami_allocator.writer import Writer
 from hami_kit.kube.reflector import ChangeKind
+from hami_kit.kube.wire import Identity
 from hami_model.bus.messages import Done, Heartbeat, Inventory
 from hami_model.device import Device
 from hami_model.objects import Container, Pod, PodSpec, PodStatus, QuotaSpec, ResourceQuota, Resources
@@ -69,6 +70,33 @@ async def test_a_list_replaces_what_the_watch_said(bench: Bench) -> None:
 
     assert 8000 == bench.used("node-1")
     assert {} == bench.world.unbound
+
+
+async def test_what_a_list_has_and_nobody_can_read_stays_as_it_was(bench: Bench) -> None:
+    """A pod, a node or a quota in a form that we cannot read is still there: nothing of it is free."""
+    watching = Watching(bench)
+    await watching.saw(bound("p"))
+    watching.reconcile.quotas_listed([a_quota("low", 2000)], "7")
+    watching.reconcile.pods_listed([], "8", [Identity(uid="uid-p")])
+    watching.reconcile.nodes_listed([], "8", [Identity(name="node-1")])
+    watching.reconcile.quotas_listed([], "8", [Identity(name="low", namespace="team-a")])
+    await watching.settle()
+
+    assert 1000 == bench.used("node-1")
+    assert ("node-1",) == bench.world.fleet.nodes
+    assert 2000 == bench.world.quotas.limit("team-a", "nvidia.com/gpumem")
+
+
+async def test_a_namesake_made_later_is_another_pod(bench: Bench) -> None:
+    """The list has the name, and not the uid that held the card: that pod is gone."""
+    watching = Watching(bench)
+    await watching.saw(bound("p"))
+    other = bound("p", card="GPU-node-1-1")
+    namesake = structs.replace(other, metadata=structs.replace(other.metadata, uid="uid-later"))
+    await watching.listed([namesake])
+
+    assert [("NVIDIA", "GPU-node-1-1")] == list(bench.world.fleet.use("node-1"))
+    assert None is bench.world.ledger.entry("uid-p")
 
 
 async def test_a_complaint_is_told_once_however_often_the_watch_shows_the_pod(bench: Bench) -> None:

@@ -4,7 +4,7 @@ One rule: it answers with events and notices and changes nothing. Annotations co
 for a pod that is not in the books yet: whoever may edit a pod cannot edit what it holds.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from msgspec import Struct
 
@@ -78,9 +78,8 @@ def gone(entry: Entry | None) -> Sight:
     return Sight((Released(uid=entry.uid, why="the pod is gone"),)) if entry else NOTHING_NEW
 
 
-def missing(entries: Iterable[Entry], listed: Iterable[Pod]) -> Sight:
-    """Say what it means that a list lacks pods. Whatever no watch has shown yet may be newer than the list."""
-    there = {pod.metadata.uid for pod in listed}
+def missing(entries: Iterable[Entry], there: Set[str]) -> Sight:
+    """Say what it means that a list has these uids only. Whatever no watch has shown yet may be newer than the list."""
     lacking = [e for e in entries if e.uid not in there]
     return Sight(
         tuple(Released(uid=e.uid, why="the pod is gone") for e in lacking if e.is_watched),
