@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from hami_kit.clock import Clock
 from hami_kit.kube.reflector import ChangeKind
-from hami_kit.kube.wire import Identity
+from hami_kit.kube.wire import Identity, is_before
 from hami_model import quota as quotas
 from hami_model.allocation import State
 from hami_model.catalog import Catalog
@@ -70,11 +70,20 @@ class Reconcile:
         else:
             self._world.unbound[uid] = pod
         sight = observe(entry, pod, self._world.catalog, self._world.nodes.devices, at=self._clock.monotonic())
-        self._world.apply(*sight.events)
+        if has_ended(pod):
+            self._apply(sight.events)
+        else:
+            self._world.apply(*sight.events)
+        if has_ended(pod) or (entry is None and not sight.notices):
+            self.complaints.pop(uid, None)
         for notice in sight.notices:
             self._complain(pod, notice)
-        if has_ended(pod):
-            self.complaints.pop(uid, None)
+
+    def answered(self, pod: Pod) -> None:
+        """Take a pod as the answer to a write of ours shows it; one that the watch has shown bound or gone is older."""
+        seen = self._world.unbound.get(pod.metadata.uid)
+        if seen is not None and not is_before(pod.metadata.resource_version, seen.metadata.resource_version):
+            self.saw(pod)
 
     def _pod_gone(self, uid: str) -> None:
         self._world.unbound.pop(uid, None)
@@ -92,7 +101,7 @@ class Reconcile:
         self._look_again(sight.notices)
 
     def _apply(self, events: Sequence[Event]) -> None:
-        """Apply events; the end of a deleted pod whose containers its agent still sees waits for them, for a while."""
+        """Apply events; the end of a pod whose containers its agent still sees waits for them, for a while."""
         for event in events:
             entry = self._world.ledger.entry(event.uid)
             if isinstance(event, Released) and entry is not None and self._world.nodes.is_held(entry.node, event.uid):

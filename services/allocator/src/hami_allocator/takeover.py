@@ -5,9 +5,10 @@ mark, which moves its resourceVersion past every Binding sent before (architectu
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
-from hami_kit.errors import KubeConflict, KubeError, KubeNotFound
+from hami_kit.errors import KubeConflict, KubeError, KubeInvalid, KubeNotFound
 from hami_kit.kube import Kube, Listed
 from hami_kit.kube.reflector import Reflector
 from hami_model.objects import Pod, PodRef
@@ -17,6 +18,8 @@ from hami_allocator.reconcile import Reconcile, asks_for_any, device_resources
 from hami_allocator.retry import Backoff
 from hami_allocator.world import World
 from hami_allocator.writer import Writer
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Pods marked side by side."""
@@ -73,6 +76,10 @@ class Takeover:
                 return await self._kube.patch_pod(pod, annotations={TERM_KEY: term.mark()})
             except (KubeNotFound, KubeConflict):
                 return None  # gone, or replaced by a namesake, which no older Binding names
+            except KubeInvalid as error:
+                # its annotations are full: a Binding, which adds more than a mark, was never sent to it as it is
+                log.warning("pod %s takes no mark: %s", pod, error)
+                return None
             except KubeError:
                 await self._backoff.wait(attempt)
                 attempt += 1
@@ -81,4 +88,4 @@ class Takeover:
         """End what was never written, and take the answers in: some show pods that were bound meanwhile."""
         self._world.apply(*self._world.ledger.unwritten("a new term began, and older Bindings are fenced off"))
         for pod in swept:
-            self._reconcile.saw(pod)
+            self._reconcile.answered(pod)
