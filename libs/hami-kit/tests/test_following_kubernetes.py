@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from hami_kit.kube import Kube
 from hami_kit.kube.client import PODS
 from hami_kit.kube.reflector import ChangeKind, Reflector, pause
+from hami_kit.kube.transport import LONGEST_LINE
+from hami_kit.kube.wire import Identity
 from hami_model.objects import Pod
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.faults import Fault
@@ -25,6 +28,11 @@ def a_pod(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": meta, "spec": {"containers": [{"name": "main"}]}}
 
 
+def unreadable(name: str) -> dict[str, Any]:
+    pod = a_pod(name)
+    return {**pod, "metadata": {**pod["metadata"], "uid": f"uid-{name}"}, "status": {"phase": 7}}
+
+
 class View:
     """What a consumer of the reflector knows, and how it came to know it."""
 
@@ -33,10 +41,12 @@ class View:
         self.lists: list[int] = []
         self.changes: list[tuple[ChangeKind, str]] = []
         self.malformed: list[str] = []
+        self.unread: list[str] = []
 
-    def on_list(self, pods: Sequence[Pod], _version: str) -> None:
+    def on_list(self, pods: Sequence[Pod], _version: str, unread: Sequence[Identity]) -> None:
         self.pods = {pod.metadata.name: pod for pod in pods}
         self.lists.append(len(pods))
+        self.unread = [found.uid for found in unread]
 
     def on_change(self, kind: ChangeKind, pod: Pod) -> None:
         self.changes.append((kind, pod.metadata.name))
@@ -54,8 +64,8 @@ class View:
 async def following(kube: Kube, view: View, **options: Any) -> AsyncIterator[Reflector[Pod]]:
     reflector = Reflector(
         kube, PODS, Pod,
-        on_list=view.on_list, on_change=view.on_change, on_malformed=lambda name, _text: view.malformed.append(name),
-        **options,
+        on_list=view.on_list, on_change=view.on_change,
+        **{"on_malformed": lambda name, _text: view.malformed.append(name), **options},
     )  # fmt: skip
     async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(reflector.run())
@@ -123,6 +133,108 @@ async def test_after_410_a_new_list_replaces_what_was_known(cluster: Standin, ku
         cluster.faults.set(Fault(kind="gone"))
         cluster.faults.set(Fault(kind="release"))
         await until(lambda: len(view.lists) >= 2 and view.names == {"p1"})
+
+
+async def test_a_page_that_is_too_old_makes_the_list_begin_again(cluster: Standin, kube: Kube) -> None:
+    """Half a list is told to nobody; the next one is whole."""
+    view = View()
+    cluster.registry.store.put(POD_RESOURCE, unreadable("bad"))  # comes with the first page, and is told at once
+    await create(cluster, *(f"p{number}" for number in range(600)))
+
+    def on_malformed(name: str, _text: str) -> None:
+        if not view.malformed:
+            cluster.faults.set(Fault(kind="gone"))
+        view.malformed.append(name)
+
+    async with following(kube, view, on_malformed=on_malformed):
+        assert [600] == view.lists
+        assert ["default/bad"] * 2 == view.malformed
+
+
+async def test_410_before_the_watch_begins_makes_a_new_list(cluster: Standin, kube: Kube) -> None:
+    """The refusal may be the answer to the watch itself, without any line."""
+    view = View()
+    cluster.faults.set(Fault(kind="refuse", verb="watch", code=410, times=1))
+    async with following(kube, view):
+        await until(lambda: len(view.lists) == 2)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'{"type":"ADDED","object":\n', id="cut short"),
+        pytest.param(b'{"type":"SYNCED","object":{}}\n', id="an unknown kind"),
+        pytest.param(b'{"type":"ERROR","object":{"code":500,"message":"etcd event without value"}}\n', id="an error"),
+        pytest.param(b'{"type":"ERROR","object":7}\n', id="an error that says nothing"),
+        pytest.param(b"x" * LONGEST_LINE + b"x\n", id="a line without end"),
+    ],
+)
+async def test_a_line_that_cannot_be_read_makes_a_new_list(cluster: Standin, kube: Kube, line: bytes) -> None:
+    """The same line would come again where the watch goes on from the same version: a list leads past it."""
+    view = View()
+    async with following(kube, view):
+        await until(lambda: len(open_watches(cluster)) == 1)
+        cluster.registry.store.of(POD_RESOURCE).hub.watches[0].say(line)
+        await until(lambda: len(view.lists) == 2)
+        await create(cluster, "p0")
+        await until(lambda: view.names == {"p0"})
+
+
+async def test_a_pod_as_big_as_a_pod_can_be_is_seen(cluster: Standin, kube: Kube) -> None:
+    """Nobody can blind the watch with 250 KiB of annotations."""
+    view = View()
+    big = a_pod("big")
+    big["metadata"]["annotations"] = {"example.com/note": "\u0001" * 250 * 1024}  # six bytes each in JSON
+    async with following(kube, view):
+        await until(lambda: len(open_watches(cluster)) == 1)
+        await cluster.registry.create(POD_RESOURCE, big, namespace="default")
+        await until(lambda: view.names == {"big"})
+
+    assert 1 == len(view.lists)
+
+
+async def test_an_event_older_than_what_was_seen_makes_a_new_list(cluster: Standin, kube: Kube) -> None:
+    """It undoes nothing; whoever sends it counts from an earlier version on, so only a list says what is there."""
+    view = View()
+    async with following(kube, view) as reflector:
+        await create(cluster, "p0")
+        await until(lambda: view.names == {"p0"})
+        old = {**a_pod("p0", old="yes"), "metadata": {**a_pod("p0")["metadata"], "resourceVersion": "7"}}
+        cluster.registry.store.of(POD_RESOURCE).hub.watches[0].say(
+            b'{"type":"DELETED","object":%s}\n' % msgspec.json.encode(old)
+        )
+        await until(lambda: len(view.lists) == 2)
+
+        assert {"p0"} == view.names
+        assert str(cluster.registry.store.revision) == reflector.resource_version
+
+
+async def test_an_etcd_that_was_restored_is_noticed_after_the_interruption(cluster: Standin, kube: Kube) -> None:
+    """Its versions are lower than what was seen: a watch from there would be silent until they catch up."""
+    view = View()
+    await create(cluster, "p0", "p1")
+    async with following(kube, view) as reflector:
+        cluster.faults.set(Fault(kind="refuse", verb="watch", code=503, times=1))
+        delete(cluster, "p1")
+        cluster.registry.store.revision -= 1_000_000
+        lost = reflector.resource_version
+        cluster.faults.set(Fault(kind="end"))
+        await until(lambda: len(view.lists) == 2)
+
+        assert {"p0"} == view.names
+        assert int(reflector.resource_version) < int(lost)
+
+
+async def test_an_interruption_alone_is_no_reason_for_a_list(cluster: Standin, kube: Kube) -> None:
+    """The watch goes on where it was: a restart of the API server must not make everybody list everything."""
+    view = View()
+    async with following(kube, view):
+        cluster.faults.set(Fault(kind="refuse", verb="watch", code=503, times=2))
+        cluster.faults.set(Fault(kind="end"))
+        await create(cluster, "p0")
+        await until(lambda: view.names == {"p0"})
+
+        assert [0] == view.lists
 
 
 async def test_a_watch_that_ends_goes_on_where_it_was(cluster: Standin, kube: Kube) -> None:
@@ -198,18 +310,39 @@ async def test_waiting_for_a_version_makes_a_quiet_watch_list_again(cluster: Sta
         assert 2 == len(view.lists)
 
 
+async def test_a_version_of_another_history_is_passed_by_the_next_list(cluster: Standin, kube: Kube) -> None:
+    """Waiting for a number that will not come again for months must not keep a new leader from leading."""
+    view = View()
+    async with following(kube, view) as reflector:
+        await reflector.wait_passed(str(cluster.registry.store.revision + 1_000_000))
+
+        assert 2 == len(view.lists)
+
+
 async def test_one_object_that_cannot_be_read_affects_nothing_else(cluster: Standin, kube: Kube) -> None:
     """It is told by name and left out; the others come as ever, in lists and in changes."""
     view = View()
-    bad = {**a_pod("bad"), "status": {"phase": 7}}
-    cluster.registry.store.put(POD_RESOURCE, bad)
+    cluster.registry.store.put(POD_RESOURCE, unreadable("bad"))
     await create(cluster, "p0")
     async with following(kube, view):
-        cluster.registry.store.put(POD_RESOURCE, {**bad, "metadata": {**bad["metadata"], "name": "worse"}})
+        cluster.registry.store.put(POD_RESOURCE, unreadable("worse"))
         await create(cluster, "p1")
         await until(lambda: view.names == {"p0", "p1"})
 
     assert ["default/bad", "default/worse"] == view.malformed
+
+
+async def test_an_object_that_cannot_be_read_is_there_until_it_is_deleted(cluster: Standin, kube: Kube) -> None:
+    """A list names it, so that nobody takes it for gone; its deletion is told with what can be read of it."""
+    view = View()
+    cluster.registry.store.put(POD_RESOURCE, unreadable("bad"))
+    async with following(kube, view):
+        unread = list(view.unread)
+        delete(cluster, "bad")
+        await until(lambda: len(view.changes) >= 1)
+
+    assert ["uid-bad"] == unread
+    assert [(ChangeKind.DELETED, "bad")] == view.changes
 
 
 async def test_selectors_reach_the_server(cluster: Standin, kube: Kube) -> None:

@@ -210,6 +210,25 @@ def test_a_card_that_is_not_there_keeps_its_booking() -> None:
     assert {("NVIDIA", "GPU-7"): Charge(slots=1, memory=3000, cores=30)} == fleet.use("node-1")
 
 
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pytest.param(a_pod(node="node-1"), id="annotations-deleted"),
+        pytest.param(annotated(holding_pod(), **{"hami.io/vgpu-node": "node-2"}), id="another-node-written"),
+    ],
+)
+def test_a_running_pod_that_does_not_say_what_it_holds_may_hold_any_card(pod: Pod) -> None:
+    """The kubelet starts no container without its devices: whoever deletes its annotations frees nothing."""
+    ledger, fleet = books()
+    seen = sight(ledger, started(pod))
+    for event in seen.events:
+        ledger.apply(event)
+
+    full = Charge(slots=1, memory=3000, cores=30)
+    assert {("NVIDIA", "GPU-0"): full, ("NVIDIA", "GPU-1"): full} == fleet.use("node-1")
+    assert (Unaccounted(pod=PodRef.of(pod), node="node-1", vendors=("NVIDIA",)),) == seen.notices
+
+
 # Pods that the books know
 
 

@@ -169,6 +169,15 @@ def test_an_agent_speaks_for_its_own_node_and_granted_cards_only(bench: Bench) -
     assert 1000 == bench.used("agent-1")
 
 
+def test_a_refusal_of_a_pod_on_another_node_is_turned_away(bench: Bench) -> None:
+    """Nobody can tell people that a pod elsewhere was rejected."""
+    an_agents_node(bench)
+    pod = a_bound_pod(bench)
+
+    assert isinstance(bench.agents.refuse(Refuse(node="node-1", why="no", pod=pod, container="main")), Refused)
+    assert "rejected" not in bench.duty.kinds
+
+
 def test_a_refusal_is_told_and_frees_nothing(bench: Bench) -> None:
     """The kubelet fails the pod, and that ends it."""
     an_agents_node(bench)

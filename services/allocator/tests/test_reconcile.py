@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from hami_allocator.reconcile import Reconcile, asks_for_any, device_resources
 from hami_allocator.writer import Writer
 from hami_kit.kube.reflector import ChangeKind
-from hami_model.bus.messages import Done, Heartbeat, Inventory
+from hami_kit.kube.wire import Identity
+from hami_model.annotations import encode_register
+from hami_model.bus.messages import Done, FilterPod, Heartbeat, Inventory, Placed, Unplaced
+from hami_model.charge import Charge
 from hami_model.device import Device
 from hami_model.objects import Container, Pod, PodSpec, PodStatus, QuotaSpec, ResourceQuota, Resources
 from hami_model.objects import Meta as ObjectMeta
 from msgspec import structs
 
-from .conftest import Bench, a_node, a_pod
+from .conftest import REGISTER, Bench, a_node, a_pod
 
 CARD = Device(id="GPU-a", vendor="NVIDIA", slots=10, memory=8000, cores=100, model="NVIDIA A40", mode="hami-core")
 
@@ -71,6 +75,33 @@ async def test_a_list_replaces_what_the_watch_said(bench: Bench) -> None:
     assert {} == bench.world.unbound
 
 
+async def test_what_a_list_has_and_nobody_can_read_stays_as_it_was(bench: Bench) -> None:
+    """A pod, a node or a quota in a form that we cannot read is still there: nothing of it is free."""
+    watching = Watching(bench)
+    await watching.saw(bound("p"))
+    watching.reconcile.quotas_listed([a_quota("low", 2000)], "7")
+    watching.reconcile.pods_listed([], "8", [Identity(uid="uid-p")])
+    watching.reconcile.nodes_listed([], "8", [Identity(name="node-1")])
+    watching.reconcile.quotas_listed([], "8", [Identity(name="low", namespace="team-a")])
+    await watching.settle()
+
+    assert 1000 == bench.used("node-1")
+    assert ("node-1",) == bench.world.fleet.nodes
+    assert 2000 == bench.world.quotas.limit("team-a", "nvidia.com/gpumem")
+
+
+async def test_a_namesake_made_later_is_another_pod(bench: Bench) -> None:
+    """The list has the name, and not the uid that held the card: that pod is gone."""
+    watching = Watching(bench)
+    await watching.saw(bound("p"))
+    other = bound("p", card="GPU-node-1-1")
+    namesake = structs.replace(other, metadata=structs.replace(other.metadata, uid="uid-later"))
+    await watching.listed([namesake])
+
+    assert [("NVIDIA", "GPU-node-1-1")] == list(bench.world.fleet.use("node-1"))
+    assert None is bench.world.ledger.entry("uid-p")
+
+
 async def test_a_complaint_is_told_once_however_often_the_watch_shows_the_pod(bench: Bench) -> None:
     """And again only when it changes."""
     watching = Watching(bench)
@@ -122,6 +153,106 @@ async def test_containers_that_never_seem_to_go_are_waited_for_thirty_seconds(be
     watching.reconcile.tick()
 
     assert 0 == bench.used("agent-1")
+
+
+async def test_a_pod_that_failed_while_its_containers_run_is_waited_for_too(bench: Bench) -> None:
+    """A phase may be written by others than the kubelet; the agent sees what runs."""
+    watching = Watching(bench)
+    bench.see(a_node("agent-1", annotations={}))
+    bench.agents.inventory(Inventory(node="agent-1", agent="a", digest="d", vendors=["NVIDIA"], devices=[CARD]))
+    await watching.saw(bound("p", "agent-1", card="GPU-a"))
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d", holding=["uid-p"]))
+    await watching.saw(bound("p", "agent-1", card="GPU-a", phase="Failed"))
+    watching.reconcile.tick()
+    held = bench.used("agent-1")
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d"))
+    watching.reconcile.tick()
+
+    assert (1000, 0) == (held, bench.used("agent-1"))
+
+
+async def test_a_complaint_ends_when_the_pod_says_what_it_holds(bench: Bench) -> None:
+    """Somebody wrote the annotations that were missing."""
+    watching = Watching(bench)
+    bare = structs.replace(bound("p"), metadata=structs.replace(bound("p").metadata, annotations={}))
+    pending = structs.replace(bare, status=PodStatus(phase="Pending"))
+    await watching.saw(pending)
+    complained = set(watching.reconcile.complaints)
+    await watching.saw(bound("p"))
+
+    assert ({"uid-p"}, {}) == (complained, watching.reconcile.complaints)
+
+
+async def test_a_node_made_anew_has_nothing_of_its_namesake(bench: Bench) -> None:
+    """Other cards, another agent: only what runs there by name is still booked, and counts on the same cards."""
+    watching = Watching(bench)
+    old, new = a_node("agent-1", annotations={}), a_node("agent-1", annotations={})
+    old = structs.replace(old, metadata=structs.replace(old.metadata, uid="node-uid-1"))
+    new = structs.replace(new, metadata=structs.replace(new.metadata, uid="node-uid-2"))
+    bench.see(old)
+    bench.agents.inventory(Inventory(node="agent-1", agent="a", digest="d", vendors=["NVIDIA"], devices=[CARD]))
+    await watching.saw(bound("p", "agent-1", card="GPU-a"))
+    watching.reconcile.nodes_listed([a_node("node-1"), a_node("node-2"), new], "9")
+    await watching.settle()
+    without = bench.world.fleet.devices("agent-1")
+    asked = bench.agents.heartbeat(Heartbeat(node="agent-1", agent="b", digest="d"))
+    other = structs.replace(CARD, id="GPU-b")
+    bench.agents.inventory(Inventory(node="agent-1", agent="b", digest="e", vendors=["NVIDIA"], devices=[CARD, other]))
+    shown = {d.id: bench.world.fleet.use("agent-1").get(("NVIDIA", d.id)) for d in bench.world.fleet.devices("agent-1")}
+
+    assert ((), True) == (without, asked)
+    assert {"GPU-a": Charge(slots=1, memory=1000), "GPU-b": None} == shown
+
+
+async def test_a_card_that_two_nodes_list_is_booked_on_each_for_itself(bench: Bench) -> None:
+    """It was moved, and its old node's registration stayed behind: no pod of one node costs the other anything."""
+    watching = Watching(bench)
+    text = encode_register([CARD])
+    for name in ("old", "new"):
+        bench.see(a_node(name, annotations={REGISTER: text}))
+    await watching.saw(bound("p", "old", card="GPU-a"), bound("q", "new", card="GPU-a"))
+    await watching.saw(bound("p", "old", card="GPU-a"), kind=ChangeKind.DELETED)
+    bench.see(a_node("old", annotations={}))
+
+    assert (0, 1000) == (bench.used("old"), bench.used("new"))
+    assert "drift" not in bench.duty.kinds
+
+
+@pytest.mark.parametrize("lowered", [{"slots": 1}, {"memory": 500}], ids=["slots", "memory"])
+async def test_a_card_that_lists_less_than_is_booked_takes_nobody_until_pods_end(
+    bench: Bench, lowered: dict[str, int]
+) -> None:
+    """Who runs there keeps what it has; people hear of it."""
+    watching = Watching(bench)
+    bench.see(a_node("small", annotations={REGISTER: encode_register([CARD])}))
+    pods = [bound("p", "small", card="GPU-a"), bound("q", "small", card="GPU-a")]
+    await watching.saw(*pods)
+    bench.see(a_node("small", annotations={REGISTER: encode_register([structs.replace(CARD, **lowered)])}))
+    full = bench.desk.filter(FilterPod(pod=a_pod("r", mem=100), nodes=["small"]))
+    kept = bench.used("small")
+    await watching.saw(*pods, kind=ChangeKind.DELETED)
+
+    assert isinstance(full, Unplaced)
+    assert 2000 == kept
+    assert [["GPU-a"]] == [fact.data["devices"] for fact in bench.duty.facts if fact.kind == "drift"]
+    assert Placed(node="small") == bench.desk.filter(FilterPod(pod=a_pod("s", mem=100), nodes=["small"]))
+
+
+async def test_a_registration_that_turns_to_garbage_offers_nothing_and_loses_nothing(bench: Bench) -> None:
+    """Running pods stay booked; the repaired registration offers what is left. Other nodes notice nothing."""
+    watching = Watching(bench)
+    await watching.saw(bound("p"))
+    bench.see(a_node("node-1", annotations={REGISTER: "[{"}))
+    broken = bench.desk.filter(FilterPod(pod=a_pod("q", mem=8000), nodes=["node-1"]))
+    other = bench.desk.filter(FilterPod(pod=a_pod("r", mem=8000), nodes=["node-1", "node-2"]))
+    bench.see(a_node("node-1"))
+    repaired = bench.desk.filter(FilterPod(pod=a_pod("s", mem=8000, gpu=2), nodes=["node-1"]))
+
+    assert isinstance(broken, Unplaced)
+    assert Placed(node="node-2") == other
+    assert isinstance(repaired, Unplaced)
+    assert 1000 == bench.used("node-1")
+    assert 1 == bench.duty.kinds.count("inventory.malformed")
 
 
 async def test_the_lowest_of_several_quotas_holds_until_it_is_deleted(bench: Bench) -> None:

@@ -128,6 +128,28 @@ def test_an_agent_that_falls_silent_takes_its_cards_out_and_brings_them_back() -
     assert not nodes.is_inventory_current(Heartbeat(node="node-1", agent="a", digest="other"))
 
 
+def test_what_a_dead_plugin_left_gives_way_a_minute_later_though_nothing_changes() -> None:
+    """Our agent has told its cards already; nobody need tell them again."""
+    nodes = Nodes(CATALOG, {}, Hearing(0.0))
+    nodes.saw(a_node({REGISTER: encode_register(cards("GPU-0"))}, count="0"), 0.0)
+    nodes.told(an_inventory("GPU-1"), 0.0)
+    before = nodes.source("node-1", "NVIDIA")
+    (change,) = nodes.tick(60.0)
+
+    assert (Source.PLUGIN, Source.AGENT) == (before, nodes.source("node-1", "NVIDIA"))
+    assert change.claim is not None
+    assert ["GPU-1"] == [device.id for device in change.claim.devices]
+
+
+def test_garbage_written_over_our_agents_registration_is_nobodys() -> None:
+    """The agent's word stands, so that the registration is written again."""
+    mine = a_node({REGISTER: encode_register(cards("GPU-0")), AGENT_KEY: "NVIDIA"})
+    spoilt = a_node({REGISTER: "[{", AGENT_KEY: "NVIDIA"})
+    memory = remember(spoilt, remember(mine, Memory(), CATALOG), CATALOG)
+
+    assert Source.AGENT is source_of(spoilt, an_inventory("GPU-0"), memory)
+
+
 def test_a_node_served_by_an_agent_that_finds_its_pods_needs_no_lock() -> None:
     """Until it has said so, the lock is the safe way."""
     nodes = Nodes(CATALOG, {}, Hearing(0.0))

@@ -38,6 +38,16 @@ def test_a_pod_that_a_list_lacks_is_over_and_still_known() -> None:
     assert pods.get("uid-x") == a_pod("x")
 
 
+def test_a_pod_that_a_list_has_and_we_cannot_read_stays_as_it_was() -> None:
+    """What is there and unreadable is not gone: its devices are not free."""
+    pods = NodePods("n1", lambda _: None)
+    pods.replace([a_pod("x")])
+    pods.replace([], unread={"uid-x"})
+
+    assert not pods.is_over("uid-x")
+    assert pods.get("uid-x") == a_pod("x")
+
+
 def test_a_pod_of_another_life_is_over_only_where_the_list_lacks_it() -> None:
     """At start the table names pods that no watch has shown us."""
     pods = NodePods("n1", lambda _: None)

@@ -84,7 +84,7 @@ class KubeConflict(KubeError):
 
 
 class KubeGone(KubeError):
-    """The resourceVersion or page token is too old: list again (410)."""
+    """The resourceVersion or page token is too old (410), or a watch cannot go on from there: list again."""
 
 
 class KubeInvalid(KubeError):

@@ -83,9 +83,9 @@ class Fleet:
         return self._booked
 
     def drift(self, node: str) -> Mapping[Card, Charge]:
-        """Return what is booked on cards that the node does not list."""
-        here = {(device.vendor, device.id) for device in self.devices(node)}
-        return {card: booked for card, booked in self.use(node).items() if card not in here}
+        """Return what is booked on cards that the node does not list, or lists with less memory or fewer slots."""
+        here = {(d.vendor, d.id): Charge(slots=d.slots, memory=d.memory) for d in self.devices(node)}
+        return {card: booked for card, booked in self.use(node).items() if _exceeds(booked, here.get(card, Charge()))}
 
     def standing(self, node: str) -> Standing:
         """Return what is known of the node beside its cards."""
@@ -233,6 +233,11 @@ class Fleet:
         del self.ids[node]
         self._names[node_id] = ""
         self._free_ids.append(node_id)
+
+
+def _exceeds(booked: Charge, listed: Charge) -> bool:
+    """Say whether more is booked than listed; cores are not asked, since not every vendor's pods count them."""
+    return booked.slots > listed.slots or booked.memory > listed.memory
 
 
 def _marks(vendor: Vendor, node: Node) -> NodeMarks:

@@ -16,7 +16,7 @@ from hami_model.catalog import Catalog
 from hami_model.demands import pod_demand
 from hami_model.device import Device
 from hami_model.errors import BadDemand, MalformedAllocation
-from hami_model.objects import Pod, PodRef
+from hami_model.objects import ContainerStatus, Pod, PodRef
 from hami_model.request import ContainerDemand, Demand, Exactly, Percent, PodDemand, Whole, asks_for_devices, vendors_of
 
 Positions = tuple[tuple[Grant, ...], ...]
@@ -38,8 +38,20 @@ class NotHeld(Struct, frozen=True, kw_only=True):
     complaint: str = ""
 
 
-def holding(pod: Pod, catalog: Catalog, devices: Sequence[Device]) -> Holding | NotHeld | None:
-    """Read what a bound pod holds of its node's ``devices``; ``None`` when it asks for nothing."""
+class HeldUnknown(Struct, frozen=True, kw_only=True):
+    """Nothing says which devices a pod got, and it runs with some of these vendors: it may be any card there."""
+
+    vendors: tuple[str, ...]
+    allocation: Allocation
+    everywhere: PodDemand
+
+
+def holding(pod: Pod, catalog: Catalog, devices: Sequence[Device]) -> Holding | HeldUnknown | NotHeld | None:
+    """Read what a bound pod holds of its node's ``devices``; ``None`` when it asks for nothing.
+
+    The kubelet starts no container without the devices that it asks for: one that has started holds some, whatever
+    became of the pod's annotations.
+    """
     try:
         demand = pod_demand(pod, catalog)
     except BadDemand as error:
@@ -47,8 +59,28 @@ def holding(pod: Pod, catalog: Catalog, devices: Sequence[Device]) -> Holding | 
     if not asks_for_devices(demand):
         return None
     if not _is_allocated(pod, catalog, demand):
-        return NotHeld(vendors=vendors_of(demand))
+        return _unsaid(pod, demand, devices)
     return _believed(pod, catalog, demand, devices)
+
+
+def _unsaid(pod: Pod, demand: PodDemand, devices: Sequence[Device]) -> HeldUnknown | NotHeld:
+    started = names_of_started(pod)
+    if not any(c.demands and c.name in started for c in demand):
+        return NotHeld(vendors=vendors_of(demand))
+    nothing = tuple(_merge(c, ()) for c in demand)
+    bare = Allocation(pod=PodRef.of(pod), node=pod.spec.node_name or "", containers=nothing)
+    return HeldUnknown(vendors=vendors_of(demand), allocation=spread(bare, demand, devices), everywhere=demand)
+
+
+def names_of_started(pod: Pod) -> frozenset[str]:
+    """Return the containers that have started, now or once, as the kubelet says."""
+    statuses = [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
+    return frozenset(status.name for status in statuses if _has_started(status))
+
+
+def _has_started(status: ContainerStatus) -> bool:
+    now = status.state
+    return bool(status.restart_count or status.started or (now and (now.running is not None or now.terminated)))
 
 
 def _believed(pod: Pod, catalog: Catalog, demand: PodDemand, devices: Sequence[Device]) -> Holding:

@@ -4,7 +4,7 @@ One rule: it answers with events and notices and changes nothing. Annotations co
 for a pod that is not in the books yet: whoever may edit a pod cannot edit what it holds.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from msgspec import Struct
 
@@ -12,9 +12,9 @@ from hami_model.allocation import Allocation, State
 from hami_model.annotations import is_served
 from hami_model.catalog import Catalog
 from hami_model.device import Device
-from hami_model.holding import Holding, NotHeld, holding, spread
+from hami_model.holding import HeldUnknown, Holding, NotHeld, holding, names_of_started, spread
 from hami_model.life import Bound, Confirmed, Entry, Event, Extended, FoundBound, FoundConfirmed, Released, Seen
-from hami_model.objects import ContainerStatus, Pod, PodRef
+from hami_model.objects import Pod, PodRef
 
 DevicesOf = Callable[[str], Sequence[Device]]
 """The cards of a node, by its name."""
@@ -29,7 +29,10 @@ class Malformed(Struct, frozen=True, kw_only=True):
 
 
 class Unaccounted(Struct, frozen=True, kw_only=True):
-    """A pod that asks for devices of these vendors runs on the node, and nothing says which it holds."""
+    """A pod that asks for devices of these vendors is on the node, and nothing says which it holds.
+
+    Where its containers have started it holds some: then it is charged on every card of them there.
+    """
 
     pod: PodRef
     node: str
@@ -78,9 +81,8 @@ def gone(entry: Entry | None) -> Sight:
     return Sight((Released(uid=entry.uid, why="the pod is gone"),)) if entry else NOTHING_NEW
 
 
-def missing(entries: Iterable[Entry], listed: Iterable[Pod]) -> Sight:
-    """Say what it means that a list lacks pods. Whatever no watch has shown yet may be newer than the list."""
-    there = {pod.metadata.uid for pod in listed}
+def missing(entries: Iterable[Entry], there: Set[str]) -> Sight:
+    """Say what it means that a list has these uids only. Whatever no watch has shown yet may be newer than the list."""
     lacking = [e for e in entries if e.uid not in there]
     return Sight(
         tuple(Released(uid=e.uid, why="the pod is gone") for e in lacking if e.is_watched),
@@ -106,14 +108,8 @@ def is_given(pod: Pod, allocation: Allocation, catalog: Catalog) -> bool:
     vendors = [catalog.find(word) for word in allocation.vendors]
     if vendors and all(vendor is not None and vendor.confirmed(pod) for vendor in vendors):
         return True
-    with_devices = {c.name for c in allocation.containers if c.grants}
-    statuses = [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
-    return any(s.name in with_devices and _has_started(s) for s in statuses)
-
-
-def _has_started(status: ContainerStatus) -> bool:
-    now = status.state
-    return bool(status.restart_count or status.started or (now and (now.running is not None or now.terminated)))
+    started = names_of_started(pod)
+    return any(c.grants and c.name in started for c in allocation.containers)
 
 
 def _ended(entry: Entry | None, pod: Pod) -> Sight:
@@ -134,6 +130,9 @@ def _found(pod: Pod, catalog: Catalog, devices_of: DevicesOf, *, at: float) -> S
             return NOTHING_NEW
         case NotHeld(vendors=vendors, complaint=""):
             return Sight((), (Unaccounted(pod=ref, node=node, vendors=vendors),))
+        case HeldUnknown(vendors=vendors, allocation=allocation, everywhere=everywhere):
+            found = FoundConfirmed(uid=uid, pod=pod, allocation=allocation, everywhere=everywhere, at=at)
+            return Sight((found,), (Unaccounted(pod=ref, node=node, vendors=vendors),))
         case NotHeld(complaint=why):
             return Sight((), (Malformed(pod=ref, node=node, why=why),))
         case Holding(allocation=allocation, everywhere=everywhere, complaints=complaints):

@@ -20,7 +20,7 @@ def rebuild(
     for pod in pods:
         entry = ledger.entry(pod.metadata.uid)
         notices += _take(ledger, observe(entry, pod, catalog, devices_of, at=at))
-    return (*notices, *_take(ledger, missing(ledger.entries, pods)))
+    return (*notices, *_take(ledger, missing(ledger.entries, {pod.metadata.uid for pod in pods})))
 
 
 def _take(ledger: Ledger, sight: Sight) -> tuple[Notice, ...]:

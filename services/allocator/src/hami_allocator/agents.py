@@ -83,6 +83,8 @@ class Agents:
         """Take note that an agent turned a container away; the kubelet ends the pod, and that frees its devices."""
         data: dict[str, object] = {"node": word.node, "container": word.container, "refused": word.why}
         entry = self._world.ledger.entry(word.pod.uid) if word.pod is not None else None
+        if entry is not None and entry.node != word.node:
+            return Refused(error=f"pod {word.pod} holds nothing on node {word.node}")
         if entry is not None:
             self._world.duty.tell(about(entry.pod, "rejected", **data))
             return Done()

@@ -59,9 +59,13 @@ class Confirmer:
         self._running: set[str] = set()
 
     def ensure(self, entry: Entry) -> None:
-        """See to it that an ACTIVE pod is marked as served."""
+        """See to it that an ACTIVE pod is marked as served; of which nobody knows with what is left alone."""
         uid = entry.uid
-        if uid in self._running or not confirmation(entry.pod, entry.allocation, self._means.world.catalog):
+        if (
+            uid in self._running
+            or entry.everywhere
+            or not confirmation(entry.pod, entry.allocation, self._means.world.catalog)
+        ):
             return
         self._running.add(uid)
         task = self._tasks.create_task(self._confirm(uid), name=f"confirm {entry.allocation.pod}")

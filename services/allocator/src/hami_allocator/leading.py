@@ -7,7 +7,7 @@ endpoint outlives the Lease. A write that the Lease no longer covers ends the te
 import asyncio
 import logging
 
-from hami_kit.errors import BoundaryError, KubeError, KubeNotFound
+from hami_kit.errors import BoundaryError, KubeError, KubeNotFound, KubeUnavailable
 from hami_kit.kube.reflector import Reflector
 from hami_model.bus import subjects
 from hami_model.bus.messages import Leading
@@ -124,10 +124,14 @@ class Term:
                 continue
 
     async def _resolve_doubts(self) -> None:
-        """Read pods that a list lacks and no watch has shown."""
+        """Read pods that a list lacks and no watch has shown; those that cannot be read now are left for later."""
         doubtful = self._office.reconcile.doubtful
         while doubtful:
-            await self._resolve(doubtful.pop())
+            try:
+                await self._resolve(doubtful[-1])
+            except KubeUnavailable:
+                return
+            doubtful.pop()
 
     async def _resolve(self, ref: PodRef) -> None:
         means = self._office.means
@@ -135,8 +139,10 @@ class Term:
             pod = await means.kube.get_pod(ref.namespace, ref.name)
         except KubeNotFound:
             pod = None
+        except KubeUnavailable:
+            raise
         except KubeError:
-            return  # the next list asks again
+            return  # it is there
         if pod is None or pod.metadata.uid != ref.uid:
             await means.writer.ask(lambda: means.world.apply(*gone(means.world.ledger.entry(ref.uid)).events))
 

@@ -57,7 +57,7 @@ HELP = {
     "hami_resource_quota_limit": "Device quota limit of a namespace",
     "hami_vgpu_memory_allocated_bytes": "Device memory allocated to a container",
     "hami_vgpu_core_allocated_ratio": "Device cores allocated to a container, percent",
-    "hami_allocator_drifting_devices": "Devices that allocations hold and no node lists at present",
+    "hami_allocator_drifting_devices": "Devices of which allocations hold more than their node lists at present",
     "hami_allocator_unconfirmed_pods": "Pods bound for five minutes whose devices nobody has handed out",
     "GPUDeviceMemoryLimit": "Device memory limit (legacy name)",
     "GPUDeviceCoreLimit": "Device core limit (legacy name)",

@@ -98,15 +98,18 @@ class Nodes:
     def saw(self, node: Node, now: float) -> tuple[Change, ...]:
         """Take note of a node; return what changed about its cards."""
         name = node.metadata.name
+        before = self.node(name)
+        forgotten: tuple[Change, ...] = ()
+        if before is not None and before.metadata.uid != node.metadata.uid:
+            forgotten, before = self.gone(name), None  # a namesake: what was told of the other is not true of it
         known = self._known.setdefault(name, Known())
-        before = known.node
         known.node = node
         if before is not None and _reads_alike(before, node):
             return ()
         known.memory = remember(node, known.memory, self._catalog)
         if agent_words(node):
             self.heartbeats.expect(name)
-        return self._judge(name, known, now)
+        return (*forgotten, *self._judge(name, known, now))
 
     def gone(self, name: str) -> tuple[Change, ...]:
         """Forget a node; return what changed about its cards."""
@@ -143,15 +146,15 @@ class Nodes:
         return tuple(
             change
             for name in tuple(self._timed)
-            for known in (self._known[name],)
-            for word, claim in known.claims.items()
-            if (ready := self._is_ready(name, known, claim, now)) is not known.ready.get(word)
-            for change in (self._turn(name, known, word, ready=ready),)
+            if self._has_turned(name, known := self._known[name], now)
+            for change in self._judge(name, known, now)
         )
 
-    def _turn(self, name: str, known: Known, word: str, *, ready: bool) -> Change:
-        known.ready[word] = ready
-        return Change(node=name, word=word, claim=known.claims[word], ready=ready)
+    def _has_turned(self, name: str, known: Known, now: float) -> bool:
+        """Say whether somebody came or went in silence; then who serves what there is judged anew."""
+        return any(
+            self._is_ready(name, known, claim, now) is not known.ready.get(word) for word, claim in known.claims.items()
+        )
 
     def _judge(self, name: str, known: Known, now: float) -> tuple[Change, ...]:
         found = {c.word: c for c in self._claims(known, now)}

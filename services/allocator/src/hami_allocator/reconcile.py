@@ -1,14 +1,15 @@
 """From the watches to the books: nodes, pods and quotas as Kubernetes shows them.
 
-One rule: Kubernetes is the durable truth, and a list replaces what was known. Long lists are taken in portions, so
-that a filter never waits behind one.
+One rule: Kubernetes is the durable truth, and a list replaces what was known; what it has and we cannot read stays as
+it was. Long lists are taken in portions, so that a filter never waits behind one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TypeVar
 
 from hami_kit.clock import Clock
 from hami_kit.kube.reflector import ChangeKind
+from hami_kit.kube.wire import Identity
 from hami_model import quota as quotas
 from hami_model.allocation import State
 from hami_model.catalog import Catalog
@@ -47,10 +48,11 @@ class Reconcile:
 
     # Pods
 
-    def pods_listed(self, pods: Sequence[Pod], _version: str) -> None:
+    def pods_listed(self, pods: Sequence[Pod], _version: str, unread: Sequence[Identity] = ()) -> None:
         """Take a list of all pods."""
         self._in_portions(pods, self.saw)
-        self._writer.tell(lambda: self._retain(pods))
+        there = {pod.metadata.uid for pod in pods} | {found.uid for found in unread}
+        self._writer.tell(lambda: self._retain(there))
 
     def pod_changed(self, kind: ChangeKind, pod: Pod) -> None:
         """Take one pod's change."""
@@ -68,30 +70,32 @@ class Reconcile:
         else:
             self._world.unbound[uid] = pod
         sight = observe(entry, pod, self._world.catalog, self._world.nodes.devices, at=self._clock.monotonic())
-        self._world.apply(*sight.events)
+        if has_ended(pod):
+            self._apply(sight.events)
+        else:
+            self._world.apply(*sight.events)
+        if has_ended(pod) or (entry is None and not sight.notices):
+            self.complaints.pop(uid, None)
         for notice in sight.notices:
             self._complain(pod, notice)
-        if has_ended(pod):
-            self.complaints.pop(uid, None)
 
     def _pod_gone(self, uid: str) -> None:
         self._world.unbound.pop(uid, None)
         self.complaints.pop(uid, None)
         self._apply(gone(self._world.ledger.entry(uid)).events)
 
-    def _retain(self, pods: Sequence[Pod]) -> None:
+    def _retain(self, there: Set[str]) -> None:
         """Forget every pod that a list does not have."""
-        there = {pod.metadata.uid for pod in pods}
         for uid in [uid for uid in self._world.unbound if uid not in there]:
             del self._world.unbound[uid]
         for uid in [uid for uid in self.complaints if uid not in there]:
             del self.complaints[uid]
-        sight = missing(self._world.ledger.entries, pods)
+        sight = missing(self._world.ledger.entries, there)
         self._apply(sight.events)
         self._look_again(sight.notices)
 
     def _apply(self, events: Sequence[Event]) -> None:
-        """Apply events; the end of a deleted pod whose containers its agent still sees waits for them, for a while."""
+        """Apply events; the end of a pod whose containers its agent still sees waits for them, for a while."""
         for event in events:
             entry = self._world.ledger.entry(event.uid)
             if isinstance(event, Released) and entry is not None and self._world.nodes.is_held(entry.node, event.uid):
@@ -125,10 +129,10 @@ class Reconcile:
 
     # Nodes
 
-    def nodes_listed(self, nodes: Sequence[Node], _version: str) -> None:
+    def nodes_listed(self, nodes: Sequence[Node], _version: str, unread: Sequence[Identity] = ()) -> None:
         """Take a list of all nodes."""
         self._in_portions(nodes, self._saw_node)
-        there = {node.metadata.name for node in nodes}
+        there = {node.metadata.name for node in nodes} | {found.name for found in unread}
 
         def retain() -> None:
             for name in [name for name in self._world.nodes.names if name not in there]:
@@ -152,11 +156,12 @@ class Reconcile:
 
     # Quotas
 
-    def quotas_listed(self, quotas: Sequence[ResourceQuota], _version: str) -> None:
+    def quotas_listed(self, quotas: Sequence[ResourceQuota], _version: str, unread: Sequence[Identity] = ()) -> None:
         """Take a list of all quotas."""
 
         def take() -> None:
             there = {(q.metadata.namespace, q.metadata.name) for q in quotas}
+            there |= {(found.namespace, found.name) for found in unread}
             for namespace, name in self._quotas - there:
                 self._drop_quota(namespace, name)
             for quota in quotas:

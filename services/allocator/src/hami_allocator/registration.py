@@ -93,7 +93,10 @@ def _agents(word: str, told: Inventory) -> Claim:
 
 
 def remember(node: Node, memory: Memory, catalog: Catalog) -> Memory:
-    """Return the memory after a sight of the node: a registration that is not ours overrules our agent's."""
+    """Return the memory after a sight of the node: a registration that is not ours overrules our agent's.
+
+    What cannot be read is nobody's registration: our agent's word stands, and is written again.
+    """
     known: dict[str, list[str]] = {}
     for word, ours in memory.texts:
         known.setdefault(word, []).append(ours)
@@ -104,9 +107,17 @@ def remember(node: Node, memory: Memory, catalog: Catalog) -> Memory:
             continue
         if word not in known:
             memory = structs.replace(memory, texts=(*memory.texts, (word, text)))
-        elif text not in known[word]:
+        elif text not in known[word] and vendor is not None and _is_readable(vendor, node):
             memory = structs.replace(memory, overruled=memory.overruled | {word})
     return memory
+
+
+def _is_readable(vendor: Vendor, node: Node) -> bool:
+    try:
+        vendor.discover(vendor, node)
+    except DomainError:
+        return False
+    return True
 
 
 def written(memory: Memory, word: str, text: str) -> Memory:

@@ -7,7 +7,7 @@ once the node's pods were seen.
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from hami_kit.bus import Bus, Endpoint, Handle
@@ -135,10 +135,13 @@ class Agent:
         """Count the calls answered with an error."""
         return sum(desk.refused for desk in self._desks)
 
-    def pods_listed(self, pods: Sequence[Pod]) -> None:
-        """Take a whole list of the node's pods; whoever holds devices and is not on it is gone."""
-        self.pods.replace(pods)
-        self.pods.miss(self.table.pods)
+    def pods_listed(self, pods: Sequence[Pod], unread: Collection[str] = ()) -> None:
+        """Take a whole list of the node's pods; whoever holds devices and is not on it is gone.
+
+        ``unread`` are the uids of pods on it that could not be read: they stay as they were.
+        """
+        self.pods.replace(pods, unread)
+        self.pods.miss(ref for ref in self.table.pods if ref.uid not in unread)
 
     def pod_changed(self, pod: Pod, *, is_gone: bool) -> None:
         """Take one pod's change."""

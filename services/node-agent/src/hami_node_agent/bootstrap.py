@@ -98,7 +98,7 @@ def follow(kube: Kube, node: str, agent: Agent) -> Reflector[Pod]:
         kube,
         "/api/v1/pods",
         Pod,
-        on_list=lambda pods, _version: agent.pods_listed(pods),
+        on_list=lambda pods, _version, unread: agent.pods_listed(pods, {found.uid for found in unread}),
         on_change=lambda kind, pod: agent.pod_changed(pod, is_gone=kind is ChangeKind.DELETED),
         on_malformed=lambda _name, why: log.warning("%s", why),
         query={"fieldSelector": f"spec.nodeName={node}"},

@@ -6,7 +6,7 @@ while, because the kubelet may still ask for it.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from hami_model.allocation import Allocation
@@ -36,9 +36,10 @@ class NodePods:
 
     # --- what arrives
 
-    def replace(self, pods: Iterable[Pod]) -> None:
-        """Take a whole list: a pod that is missing has left the API server."""
-        listed = {pod.metadata.uid: pod for pod in pods}
+    def replace(self, pods: Iterable[Pod], unread: Collection[str] = ()) -> None:
+        """Take a whole list: a pod that is missing has left the API server; one that could not be read has not."""
+        listed = {uid: pod for uid, pod in self._live.items() if uid in unread}
+        listed |= {pod.metadata.uid: pod for pod in pods}
         for uid in self._live.keys() - listed.keys():
             _remember(self._gone, uid, self._live[uid])
         self._live = listed

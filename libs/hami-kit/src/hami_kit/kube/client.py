@@ -86,6 +86,11 @@ class Kube:
             version = page.resource_version
         return Listed(items, version)
 
+    async def newest_version(self, path: str) -> str:
+        """Return the resourceVersion up to which the API server knows a resource now."""
+        answer = await self.transport.call("GET", path, query={"limit": "1"})
+        return _decode(_PAGE.decode, answer, path).metadata.resource_version
+
     async def pages(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Listed[msgspec.Raw]]:
         """List any resource page by page, all of one resourceVersion; raise ``KubeGone`` where that grew too old."""
         token = version = ""

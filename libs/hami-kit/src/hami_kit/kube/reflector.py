@@ -1,7 +1,8 @@
 """A view of one resource that follows the API server: list, watch, and list again when the watch cannot go on.
 
 One rule: a list replaces what was known, and a watch continues it; whoever listens is told both in order. Whatever goes
-wrong on the way (a dropped connection, 410, an answer that never comes) is mended here, for ever.
+wrong on the way (a dropped connection, 410, an answer that never comes, a line that cannot be read, an etcd that was
+restored and counts from an earlier version) is mended here, for ever.
 """
 
 import asyncio
@@ -12,12 +13,10 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 import msgspec
-from hami_model.objects import Meta
-from msgspec import Struct, field
 
-from hami_kit.errors import KubeError, KubeGone, KubeUnavailable
+from hami_kit.errors import KubeError, KubeGone
 from hami_kit.kube.client import Kube
-from hami_kit.kube.wire import WatchLine, refusal_of
+from hami_kit.kube.wire import Identity, identity_of, is_before, read_line
 
 T = TypeVar("T")
 
@@ -44,19 +43,12 @@ class ChangeKind(StrEnum):
     DELETED = "DELETED"
 
 
-class _MetaOnly(Struct, frozen=True):
-    metadata: Meta = field(default_factory=Meta)
-
-
-_LINE = msgspec.json.Decoder(WatchLine)
-_META = msgspec.json.Decoder(_MetaOnly)
-
-
 class Reflector(Generic[T]):
     """Follows the objects at ``path``, such as ``/api/v1/pods``, decoded as ``type_``.
 
-    ``on_list(objects, version)`` hears each list, ``on_change(kind, object)`` each change after it; both are quick and
-    never raise. ``on_malformed(name, sentence)`` hears of an object that cannot be read; nothing else is affected.
+    ``on_list(objects, version, unread)`` hears each list, ``on_change(kind, object)`` each change after it; both are
+    quick and never raise. ``on_malformed(name, sentence)`` hears of an object that cannot be read; nothing else is
+    affected. ``unread`` names those of a list: they are there. One that is deleted is told with its metadata alone.
     """
 
     def __init__(  # noqa: PLR0913 - named options
@@ -65,7 +57,7 @@ class Reflector(Generic[T]):
         path: str,
         type_: type[T],
         *,
-        on_list: Callable[[Sequence[T], str], None],
+        on_list: Callable[[Sequence[T], str, Sequence[Identity]], None],
         on_change: Callable[[ChangeKind, T], None],
         query: Mapping[str, str] | None = None,
         on_malformed: Callable[[str, str], None] = lambda _name, _error: None,
@@ -84,6 +76,9 @@ class Reflector(Generic[T]):
         self._relist = True
         self._heard = False
         self._failing_since: float | None = None
+        self._interrupted = False
+        self._begun = self._told = 0
+        """The number of the list begun last, and of the one told last."""
         self.resource_version = ""
         self.synced = False
         """Whether a first list has been told."""
@@ -95,10 +90,12 @@ class Reflector(Generic[T]):
             self._heard, asked = False, 0.0
             try:
                 await self._follow()
-            except KubeGone:
+            except KubeGone as e:
+                log.info("%s is listed anew: %s", self._path, e)
                 self._relist = True
             except KubeError as e:
                 log.warning("the watch of %s is interrupted: %s", self._path, e)
+                self._interrupted = True
                 asked = e.retry_after or 0.0
                 if self._failing_since is None:
                     self._failing_since = asyncio.get_running_loop().time()
@@ -123,19 +120,27 @@ class Reflector(Generic[T]):
         await self._wait_for(lambda: self.synced)
 
     async def wait_passed(self, version: str) -> None:
-        """Return once everything up to this resourceVersion has been told; a quiet watch is made to list again."""
-        wanted = int(version)
-        while not self._has_passed(wanted):
+        """Return once everything up to this resourceVersion has been told; a quiet watch is made to list again.
+
+        A list begun after the question has passed it whatever its number: it is a quorum read.
+        """
+        begun = self._begun
+
+        def has_passed() -> bool:
+            return self._has_passed(version) or self._told > begun
+
+        while not has_passed():
             self._moved.clear()
             try:
                 async with asyncio.timeout(PATIENCE):
                     await self._moved.wait()
             except TimeoutError:
                 self.relist()
-                await self._wait_for(lambda: self._has_passed(wanted))
+                await self._wait_for(has_passed)
 
-    def _has_passed(self, wanted: int) -> bool:
-        return self.synced and self.resource_version.isdigit() and int(self.resource_version) >= wanted
+    def _has_passed(self, version: str) -> bool:
+        ours = self.resource_version
+        return self.synced and ours.isdigit() and version.isdigit() and int(ours) >= int(version)
 
     async def _wait_for(self, is_so: Callable[[], bool]) -> None:
         while not is_so():
@@ -146,15 +151,25 @@ class Reflector(Generic[T]):
         """List where that is due, then follow one watch to its end; the deadline moves on with each sign of life."""
         try:
             async with asyncio.timeout(self._silence) as self._patience:
+                if self._interrupted and not self._relist:
+                    await self._check_history()
                 if self._relist:
                     await self._list_anew()
+                self._interrupted = False
                 await self._watch()
         except TimeoutError:
+            self._interrupted = True
             if not self._relist:
                 # no warning: a resource that never changed gets no bookmarks either
                 log.info("the watch of %s was silent for %g s: opening another", self._path, self._silence)
         finally:
             self._patience = None
+
+    async def _check_history(self) -> None:
+        """Have a list made where the API server's newest version is before ours: a watch from ours would be silent."""
+        newest = await self._kube.newest_version(self._path)
+        if is_before(newest, self.resource_version):
+            raise KubeGone(f"version {self.resource_version} was seen, and {newest} is the newest: etcd was restored")
 
     async def _list_anew(self) -> None:
         """List; one that fails, or is asked for again meanwhile, is still due."""
@@ -168,13 +183,20 @@ class Reflector(Generic[T]):
     async def _list(self) -> None:
         """Tell a whole list; each page is decoded as it comes, so that a big one holds up nobody for long."""
         objects: list[T] = []
+        unread: list[Identity] = []
         version = ""
+        self._begun += 1
         async for page in self._kube.pages(self._path, self._query):
             self._be_patient()
-            objects += [found for raw in page.items if (found := self._read(raw)) is not None]
+            for raw in page.items:
+                found = self._read(raw)
+                if found is None:
+                    unread.append(identity_of(raw))
+                else:
+                    objects.append(found)
             version = page.resource_version
-        self._on_list(objects, version)
-        self.synced, self._failing_since = True, None
+        self._on_list(objects, version, unread)
+        self._told, self.synced, self._failing_since = self._begun, True, None
         self._move_to(version)
 
     async def _watch(self) -> None:
@@ -197,41 +219,33 @@ class Reflector(Generic[T]):
             self._patience.reschedule(asyncio.get_running_loop().time() + self._silence)
 
     def _take(self, line: bytes) -> None:
-        try:
-            change = _LINE.decode(line)
-        except msgspec.DecodeError as e:
-            raise KubeUnavailable(f"a line of the watch cannot be read: {e}") from e
-        if change.type == "ERROR":
-            raise refusal_of(change.object)
+        """Tell one line; one that cannot be read, or comes from an earlier time, makes a list say where we are."""
+        change = read_line(line)
+        identity = identity_of(change.object)
+        version = identity.resource_version
+        if is_before(version, self.resource_version):
+            raise KubeGone(f"the watch goes back from version {self.resource_version} to {version}")
         if change.type != "BOOKMARK":
+            kind = ChangeKind(change.type)
             found = self._read(change.object)
+            if found is None and kind is ChangeKind.DELETED:
+                found = self._decoder.decode(msgspec.json.encode({"metadata": identity}))
             if found is not None:
-                self._on_change(ChangeKind(change.type), found)
-        if version := _meta(change.object).resource_version:
+                self._on_change(kind, found)
+        if version:
             self._move_to(version)
 
     def _read(self, raw: msgspec.Raw) -> T | None:
         try:
             return self._decoder.decode(raw)
         except msgspec.DecodeError as e:
-            self._on_malformed(_name(raw), f"{_name(raw)} at {self._path} cannot be read: {e}")
+            name = str(identity_of(raw))
+            self._on_malformed(name, f"{name} at {self._path} cannot be read: {e}")
             return None
 
     def _move_to(self, version: str) -> None:
         self.resource_version = version
         self._moved.set()
-
-
-def _meta(raw: msgspec.Raw) -> Meta:
-    try:
-        return _META.decode(raw).metadata
-    except msgspec.DecodeError:
-        return Meta()
-
-
-def _name(raw: msgspec.Raw) -> str:
-    meta = _meta(raw)
-    return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name or "an object"
 
 
 def pause(failures: int) -> float:

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import LineTooLong
 
-from hami_kit.errors import KubeUnavailable, SettingsError
+from hami_kit.errors import KubeGone, KubeUnavailable, SettingsError
 from hami_kit.kube.library import Configuration, RestClient
 from hami_kit.kube.library import config as kube_config
 from hami_kit.kube.wire import JSON, Answer, refusal
@@ -27,6 +28,9 @@ CONNECT_TIMEOUT = 5.0
 
 RENEW_EVERY = 60
 """Seconds between two looks at credentials that expire."""
+
+LONGEST_LINE = 2**24
+"""Bytes of one line of a watch: etcd stores 1.5 MiB an object by default, and JSON writes some bytes as six."""
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +102,16 @@ class Transport:
 
     @asynccontextmanager
     async def lines(self, path: str, *, query: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a watch; its lines come without a deadline of ours."""
+        """Open a watch; its lines come without a deadline of ours. One that is too long raises ``KubeGone``."""
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
-        headers = await self._headers(JSON)
         try:
             answer = await self._session.get(
-                self._base + path, params=query, headers=headers, timeout=limit, **self._options
+                self._base + path,
+                params=query,
+                headers=await self._headers(JSON),
+                timeout=limit,
+                read_bufsize=LONGEST_LINE // 2,  # a line may be twice what is read ahead
+                **self._options,
             )
             refused = await answer.read() if answer.status >= 300 else b""
         except (aiohttp.ClientError, OSError) as e:
@@ -117,7 +125,9 @@ class Transport:
         try:
             async for line in content:
                 yield line
-        except (aiohttp.ClientError, OSError, ValueError) as e:  # ValueError: a line longer than any object
+        except (ValueError, LineTooLong) as e:
+            raise KubeGone(f"a line of the watch has more than {LONGEST_LINE} bytes: the same would come again") from e
+        except (aiohttp.ClientError, OSError) as e:
             raise KubeUnavailable(_sentence(self._base, e)) from e
 
     async def _headers(self, content: str) -> dict[str, str]:

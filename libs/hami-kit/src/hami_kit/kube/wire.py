@@ -1,6 +1,6 @@
 """What goes over the wire to the API server beside the model's own objects, and what its refusals mean."""
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 from hami_model.objects import Meta
@@ -53,8 +53,26 @@ class Page(Struct, frozen=True):
 class WatchLine(Struct, frozen=True):
     """One line of a watch."""
 
-    type: str
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
     object: msgspec.Raw
+
+
+class Identity(Struct, frozen=True, rename="camel"):
+    """Which object it is, and as of when: what can be read even where the rest of an object cannot."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name or "an object"
+
+
+class Identified(Struct, frozen=True):
+    """Any object, as far as it says which it is."""
+
+    metadata: Identity = field(default_factory=Identity)
 
 
 class Status(Struct, frozen=True, rename="camel"):
@@ -91,6 +109,8 @@ class Lease(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 _STATUS = msgspec.json.Decoder(Status)
+_LINE = msgspec.json.Decoder(WatchLine)
+_IDENTIFIED = msgspec.json.Decoder(Identified)
 _BY_CODE: dict[int, type[KubeError]] = {
     401: KubeForbidden,
     403: KubeForbidden,
@@ -113,11 +133,33 @@ def refusal(status: int, body: bytes, *, retry_after: str | None = None) -> Kube
     return kind(message, status=status, reason=told.reason, retry_after=seconds)
 
 
-def refusal_of(status: msgspec.Raw) -> KubeError:
-    """Return the error that the Status object of a watch is."""
-    body = bytes(status)
+def read_line(line: bytes) -> WatchLine:
+    """Read a line of a watch; one that is none, or an ERROR, raises ``KubeGone``: a list can say what it cannot."""
     try:
-        code = _STATUS.decode(body).code
+        read = _LINE.decode(line)
+    except msgspec.DecodeError as e:
+        raise KubeGone(f"a line of the watch cannot be read: {e}") from e
+    if read.type == "ERROR":
+        told = refusal(_code(read.object), bytes(read.object))
+        raise KubeGone(str(told), status=told.status, reason=told.reason)
+    return read
+
+
+def identity_of(raw: msgspec.Raw) -> Identity:
+    """Return which object it is, as far as that can be read."""
+    try:
+        return _IDENTIFIED.decode(raw).metadata
     except msgspec.DecodeError:
-        code = 0
-    return refusal(code or 500, body)
+        return Identity()
+
+
+def is_before(version: str, other: str) -> bool:
+    """Say whether one resourceVersion is older than another of the same resource; unknown ones are not."""
+    return version.isdigit() and other.isdigit() and int(version) < int(other)
+
+
+def _code(status: msgspec.Raw) -> int:
+    try:
+        return _STATUS.decode(status).code or 500
+    except msgspec.DecodeError:
+        return 500
