@@ -173,7 +173,13 @@ def new_views(kube: Kube, reconcile: Reconcile, malformed: MalformedHook) -> Vie
             on_malformed=malformed,
         ),
         pods=Reflector(
-            kube, PODS, Pod, on_list=reconcile.pods_listed, on_change=reconcile.pod_changed, on_malformed=malformed
+            kube,
+            PODS,
+            Pod,
+            on_list=reconcile.pods_listed,
+            on_change=reconcile.pod_changed,
+            keep=reconcile.concerns,
+            on_malformed=malformed,
         ),
         quotas=Reflector(
             kube,
