@@ -64,6 +64,18 @@ def _cards(found: object) -> list[tuple[str, int]]:
     return [(g.uuid, g.memory) for c in found.allocation.containers for g in c.grants]  # type: ignore[attr-defined]
 
 
+async def test_a_new_leader_of_a_quiet_cluster_lists_pods_once(bench: Bench) -> None:
+    """It marks a bound pod where no other change shows that its watch is up to date: a list of all would be long."""
+    async with bench.allocator():
+        pod = await bench.create_pod(a_pod("p", mem=1500))
+        assert Done() == await bench.bind(pod, "node-1")
+    async with bench.allocator() as after:
+        marked = bench.cluster.registry.store.of(PODS).objects["team-a", "p"].object["metadata"]["annotations"]
+
+        assert marked[TERM_KEY].startswith(after.election.identity)
+        assert "BOUND" == state(after, pod)
+
+
 async def test_a_binding_of_an_earlier_leader_does_not_land(bench: Bench) -> None:
     """It slept on its way; meanwhile another leads and has marked the pod, which moved its resourceVersion."""
     async with bench.allocator() as first, bench.allocator(leads=False) as second, bench.kube() as kube:

@@ -37,6 +37,8 @@ class Takeover:
         """Fence off what came before, then wait until our own view has passed it."""
         listed = await self._list()
         swept = await self._mark_all([pod for pod in listed.items if asks_for_any(pod, self._names)], term)
+        if not swept:
+            await self._stir(term)
         await pods.wait_passed(listed.resource_version)
         await self._writer.wait_caught_up()
         await self._writer.ask(lambda: self._count(swept))
@@ -76,6 +78,15 @@ class Takeover:
             except KubeError:
                 await self._backoff.wait(attempt)
                 attempt += 1
+
+    async def _stir(self, term: Term) -> None:
+        """Mark any pod that holds devices: its change shows that our watch has passed the list, and spares another."""
+        bound = next((entry.allocation.pod for entry in self._world.ledger.entries if entry.is_bound), None)
+        try:
+            if bound is not None:
+                await self._kube.patch_pod(bound, annotations={TERM_KEY: term.mark()})
+        except KubeError:
+            return  # the watch is waited for, and where it stays quiet a list is made
 
     def _count(self, swept: Sequence[Pod]) -> None:
         """End what was never written, and take the answers in: some show pods that were bound meanwhile."""

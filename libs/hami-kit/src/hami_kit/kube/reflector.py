@@ -122,7 +122,10 @@ class Reflector(Generic[T]):
     async def wait_passed(self, version: str) -> None:
         """Return once everything up to this resourceVersion has been told; a quiet watch is made to list again."""
         wanted = int(version)
-        if not self._has_passed(wanted):
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._wait_for(lambda: self._has_passed(wanted))
+        except TimeoutError:
             self.relist()
             await self._wait_for(lambda: self._has_passed(wanted))
 
@@ -158,7 +161,7 @@ class Reflector(Generic[T]):
             self._relist = self._relist or not done
 
     async def _list(self) -> None:
-        """Tell a whole list; each page is decoded as it comes, so that a big one holds up nobody for long."""
+        """Tell a whole list; each page is decoded as it comes, in slices, so that a big one holds up nobody."""
         objects: list[T] = []
         version = ""
         async for page in self._kube.pages(self._path, self._query):
