@@ -4,6 +4,7 @@ One rule: nothing is made anywhere else, and whatever runs has its parent here.
 """
 
 import asyncio
+import gc
 import logging
 import socket
 import uuid
@@ -54,8 +55,17 @@ log = logging.getLogger(__name__)
 
 async def serve(settings: AllocatorSettings, stop: asyncio.Event) -> None:
     """Run an allocator until told to stop."""
-    async with running(settings, stop) as process:
+    async with running(settings, stop) as process, asyncio.TaskGroup() as tasks:
+        settling = tasks.create_task(settle(process), name="settling")
         await process.wait_ended()
+        settling.cancel()
+
+
+async def settle(process: Process) -> None:
+    """Have the collector pass over what the first lists brought: it stays, and to walk it would hold up everybody."""
+    await process.wait_settled()
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager

@@ -39,6 +39,11 @@ class Views(Struct, frozen=True, kw_only=True):
         """Say whether every list has been told once."""
         return self.nodes.synced and self.pods.synced and self.quotas.synced
 
+    async def wait_synced(self) -> None:
+        """Return once every list has been told once."""
+        for view in (self.nodes, self.pods, self.quotas):
+            await view.wait_synced()
+
 
 class Process:
     """Everything that runs."""
@@ -61,6 +66,11 @@ class Process:
     async def wait_ended(self) -> None:
         """Return when the process has stopped standing for election, because it was told to."""
         await self._ended.wait()
+
+    async def wait_settled(self) -> None:
+        """Return when everything that was there at the start stands in the books."""
+        await self.views.wait_synced()
+        await self.office.means.writer.wait_caught_up()
 
     @asynccontextmanager
     async def running(self, stop: asyncio.Event) -> AsyncIterator[None]:
@@ -139,9 +149,7 @@ class Process:
             await asyncio.gather(stopped, *campaign, return_exceptions=True)
 
     async def _wait_fit(self) -> None:
-        await self.views.nodes.wait_synced()
-        await self.views.pods.wait_synced()
-        await self.views.quotas.wait_synced()
+        await self.views.wait_synced()
         await self.office.means.bus.wait_connected()
 
     async def _wait_unfit(self) -> None:
