@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -17,11 +18,12 @@ from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from hami_kit.errors import SettingsError
+from hami_kit.pages import Packed
 from hami_kit.setting_values import Address
 from hami_kit.tls import TlsFiles, TlsSettings, certificates
 
@@ -162,9 +164,9 @@ async def read_body(request: Request, *, most: int) -> bytes:
 
 
 def health_routes(
-    checks: Mapping[str, Check], metrics: CollectorRegistry, *, page: Callable[[], str] | None = None
+    checks: Mapping[str, Check], metrics: CollectorRegistry, *, page: Callable[[], Awaitable[Packed]] | None = None
 ) -> list[Route]:
-    """Return /healthz (it runs), /readyz (every check is content) and /metrics (``page`` after the process's own)."""
+    """Return /healthz (it runs), /readyz (every check is content) and /metrics (``page`` before the process's own)."""
 
     async def healthz(_request: Request) -> Response:
         return Response()
@@ -176,10 +178,13 @@ def health_routes(
         body = msgspec.json.encode({"ready": ready, "checks": told})
         return Response(body, status_code=200 if ready else 503, media_type="application/json")
 
-    async def show(_request: Request) -> Response:
+    async def show(request: Request) -> Response:
+        more = await page() if page else Packed()
         own = await asyncio.to_thread(generate_latest, metrics)
-        more = (await asyncio.to_thread(page)).encode() if page else b""
-        return Response(own + more, media_type=CONTENT_TYPE_LATEST)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            packed = await asyncio.to_thread(more.gzip, own)
+            return Response(packed, media_type=CONTENT_TYPE_LATEST, headers={"content-encoding": "gzip"})
+        return StreamingResponse(chain(more.texts(), [own]), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show)]
 

@@ -206,11 +206,5 @@ def web_app(shell: Shell, process: Process) -> Starlette:
     """Return /healthz, /readyz and /metrics."""
     means = process.office.means
     page = FleetPage(means.world, means.writer, shell.clock, legacy=shell.settings.legacy_metrics)
-    loop = asyncio.get_running_loop()
-
-    def text() -> str:
-        """Have the page made; called in a thread of its own."""
-        return asyncio.run_coroutine_threadsafe(page.text(), loop).result(timeout=30)
-
     checks = {"synced": process.check_synced, "bus": process.check_bus, "leader": process.check_leader}
-    return Starlette(routes=health_routes(checks, shell.telemetry.metrics, page=text))
+    return Starlette(routes=health_routes(checks, shell.telemetry.metrics, page=page.page))
