@@ -140,6 +140,7 @@ def new_process(shell: Shell, world: World, writer: Writer, malformed: Malformed
         identity=identity,
         component=settings.scheduler_name,
         metrics=shell.telemetry.metrics,
+        is_busy=writer.is_busy,
     )
     backoff = Backoff()
     locks = NodeLocks(timeout=settings.node_lock_timeout)
