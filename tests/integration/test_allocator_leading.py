@@ -9,7 +9,17 @@ from hami_allocator.fence import TERM_KEY
 from hami_kit.errors import KubeConflict, NoResponders
 from hami_model.audit import audit
 from hami_model.bus import subjects
-from hami_model.bus.messages import Done, FilterAnswer, FilterPod, Leading, Placed, Refused
+from hami_model.bus.messages import (
+    AskSnapshot,
+    Done,
+    FilterAnswer,
+    FilterPod,
+    Leading,
+    Placed,
+    Refused,
+    Snapshot,
+    SnapshotAnswer,
+)
 from hami_testkit.cluster.faults import Fault
 from hami_testkit.cluster.resources import LEASES
 
@@ -129,6 +139,25 @@ async def test_a_follower_answers_nothing_until_it_leads(bench: Bench) -> None:
         assert [first.election.identity, second.election.identity] == [message.identity for message in heard]
         assert Placed(node="node-1") == await bench.filter("p", ["node-1"])
         assert not first.leads
+
+
+async def test_a_leader_leaves_reading_to_a_follower_while_there_is_one(bench: Bench) -> None:
+    """Explanations and snapshots do not take the leader's time; alone it answers them itself."""
+
+    async def nodes() -> int:
+        answer = await bench.bus.request(subjects.SNAPSHOT, AskSnapshot(), SnapshotAnswer, timeout=5)
+        assert isinstance(answer, Snapshot)
+        return len(answer.nodes)
+
+    async with bench.allocator() as leader:
+        alone = leader.reading.serves
+        async with bench.allocator(leads=False) as follower:
+            await until(lambda: follower.reading.serves and not leader.reading.serves)
+            assert 3 == await nodes()
+        await until(lambda: leader.reading.serves)
+        assert 3 == await nodes()
+
+    assert alone
 
 
 async def test_without_a_leader_the_bus_says_so_at_once(bench: Bench) -> None:

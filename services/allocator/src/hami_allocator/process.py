@@ -17,8 +17,9 @@ from hami_model.objects import Node, Pod, ResourceQuota
 from msgspec import Struct
 
 from hami_allocator.answers import Answers
-from hami_allocator.endpoints import listen_to_heartbeats, serve_reading
+from hami_allocator.endpoints import listen_to_heartbeats
 from hami_allocator.leading import FINISH, Office, Term
+from hami_allocator.reading import ReadingSide
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,14 @@ class Process:
         self.office = office
         self.election = election
         self.views = views
-        self.answers = answers
+        means = office.means
+        self.reading = ReadingSide(
+            means.bus,
+            answers,
+            means.clock,
+            identity=election.identity,
+            follows=lambda: views.synced and not self.election.is_valid(),
+        )
         self.address: Address | None = None
         """Where /readyz and /metrics are served."""
         self._term: Term | None = None
@@ -107,12 +115,10 @@ class Process:
 
     async def _listen(self) -> None:
         means = self.office.means
-        reading = await serve_reading(means.bus, self.answers)
         beats = await listen_to_heartbeats(means.bus, means.writer, self.office.agents)
         try:
-            await asyncio.Event().wait()
+            await self.reading.run()
         finally:
-            await reading.stop()
             await beats.stop()
 
     async def _keep_time(self) -> None:
