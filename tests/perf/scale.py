@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+from hami_allocator.reading import BEAT_EVERY
 from hami_kit import bus as buses
 from hami_kit.bus import Bus, BusSettings
 from hami_kit.telemetry import Telemetry
@@ -23,7 +24,7 @@ from msgspec import Struct
 from tests.perf import caller, fleets, scale_page
 from tests.perf.report import MS, Budget, Watch
 from tests.perf.scale_page import BigCluster, Filtered, Start
-from tests.perf.system import System, a_client, a_system
+from tests.perf.system import READY, System, a_client, a_system
 
 NODES = 5000
 SMALL = 10
@@ -34,6 +35,9 @@ RUN_SECONDS = 8.0
 RELIST_EVERY = 3.0
 EXPLAIN_EVERY = 1.0
 WAITING = "waiting"
+FOLLOWED = "with one explain a second and a follower"
+STOPPING = 0.1
+"""Seconds after the signal in which a leader that stops may still answer."""
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "reference" / "scale.md"
@@ -70,6 +74,10 @@ async def measure(nodes: int) -> BigCluster:
             async with meanwhile(system):
                 filtered[name] = await _filtered(system, nodes, name, runs=1)
         memory = system.memory("a")
+        await _follow(system, "b")
+        say(f"{nodes} nodes: filter {FOLLOWED} …")
+        async with _explained(system):
+            filtered[FOLLOWED] = await _filtered(system, nodes, FOLLOWED, runs=1)
         say(f"{nodes} nodes: losing the leader …")
         killed, stopped = await _fail_over(system, bodies[0])
         return BigCluster(
@@ -211,7 +219,7 @@ async def _create_waiting(system: System) -> None:
     pod["spec"]["containers"][0]["resources"] = {"limits": asked}
     async with a_client() as client:
         answer = await client.post(f"{system.api}/api/v1/namespaces/{fleets.NAMESPACE}/pods", json=pod)
-        assert answer.status_code == 201, answer.text
+        assert answer.status_code in (201, 409), answer.text
 
 
 async def _explain(bus: Bus) -> None:
@@ -231,17 +239,21 @@ MEANWHILE: Mapping[str, Callable[[System], object]] = {
 # Losing the leader
 
 
+async def _follow(system: System, name: str) -> None:
+    """Start an allocator that follows, and give the leader time to hear of it."""
+    follower = await system.start_allocator(name)
+    await follower.wait_ready(READY)
+    await asyncio.sleep(2 * BEAT_EVERY)
+
+
 async def _fail_over(system: System, body: bytes) -> tuple[float, float]:
-    """Return the seconds to the next answer after the leader was killed, and after another was stopped cleanly."""
-    warm = await system.start_allocator("b")
-    await warm.wait_ready(120)
+    """Return the seconds to the next answer after the leader was killed, and after the next one was stopped cleanly."""
     system.process("a").kill()
     killed = await system.wait_answered(body)
-    warm = await system.start_allocator("c")
-    await warm.wait_ready(120)
+    await _follow(system, "c")
     stopping = asyncio.create_task(system.stop("b"))
-    await asyncio.sleep(0.1)  # until then the old leader still answers
-    stopped = 0.1 + await system.wait_answered(body)
+    await asyncio.sleep(STOPPING)
+    stopped = STOPPING + await system.wait_answered(body)
     await stopping
     return killed, stopped
 

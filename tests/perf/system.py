@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+from hami_testkit.parts import NATS_CONFIG
 from hami_testkit.processes import BIN, Processes, Running, Spec, free_port, processes
-from hami_testkit.stack import NATS_CONFIG
 
 READY = 120.0
 """Seconds for one process to get ready on a busy machine."""
