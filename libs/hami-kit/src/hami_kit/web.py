@@ -40,6 +40,10 @@ BODY_PAUSE = 4.0
 """Seconds that a body may pause: a client that stops half-way must not hold up the end."""
 
 
+PIECE = 64 * 1024
+"""Bytes of a long answer that are sent at a stretch."""
+
+
 class ServiceSettings(TlsSettings, Protocol):
     """The part of ``ServerSettings`` that ``serve_service`` reads."""
 
@@ -183,10 +187,18 @@ def health_routes(
         own = await asyncio.to_thread(generate_latest, metrics)
         if "gzip" in request.headers.get("accept-encoding", ""):
             packed = await asyncio.to_thread(more.gzip, own)
-            return Response(packed, media_type=CONTENT_TYPE_LATEST, headers={"content-encoding": "gzip"})
+            headers = {"content-encoding": "gzip", "content-length": str(len(packed))}
+            return StreamingResponse(_pieces(packed), media_type=CONTENT_TYPE_LATEST, headers=headers)
         return StreamingResponse(chain(more.texts(), [own]), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show)]
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    """Yield a body in pieces, between which others have their turn."""
+    for start in range(0, len(body), PIECE):
+        yield body[start : start + PIECE]
+        await asyncio.sleep(0)
 
 
 def _health(answer: bool | Health) -> Health:  # noqa: FBT001 - a check's whole answer
