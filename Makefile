@@ -38,7 +38,10 @@ check: setup ## Format, lint, types, import contracts
 format: setup ## Rewrite the sources in the house format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-perf: setup ## Filter latency through the running services, and what each shape of pod costs, written to tables
+perf: setup ## Filter latency, a cluster of 5,000 nodes, a burst of pods, the cost of each step and shape: tables and pages
+	@$(BIN)/python -m tests.perf.scale
+	@$(BIN)/python -m tests.perf.burst
+	@$(BIN)/python -m tests.perf.profile
 	@$(BIN)/python -m tests.perf.filter_latency
 	@$(BIN)/python -m tests.perf.shapes
 

@@ -13,7 +13,17 @@ from hami_allocator.registrar import Registrar
 from hami_kit.errors import KubeConflict, NoResponders
 from hami_model.audit import audit
 from hami_model.bus import subjects
-from hami_model.bus.messages import Done, FilterAnswer, FilterPod, Leading, Placed, Refused
+from hami_model.bus.messages import (
+    AskSnapshot,
+    Done,
+    FilterAnswer,
+    FilterPod,
+    Leading,
+    Placed,
+    Refused,
+    Snapshot,
+    SnapshotAnswer,
+)
 from hami_model.objects import PodRef
 from hami_testkit.cluster.faults import Fault
 from hami_testkit.cluster.resources import LEASES
@@ -69,6 +79,18 @@ def _cards(found: object) -> list[tuple[str, int]]:
     return [(g.uuid, g.memory) for c in found.allocation.containers for g in c.grants]  # type: ignore[attr-defined]
 
 
+async def test_a_new_leader_of_a_quiet_cluster_lists_pods_once(bench: Bench) -> None:
+    """It marks a bound pod where no other change shows that its watch is up to date: a list of all would be long."""
+    async with bench.allocator():
+        pod = await bench.create_pod(a_pod("p", mem=1500))
+        assert Done() == await bench.bind(pod, "node-1")
+    async with bench.allocator() as after:
+        marked = bench.cluster.registry.store.of(PODS).objects["team-a", "p"].object["metadata"]["annotations"]
+
+        assert marked[TERM_KEY].startswith(after.election.identity)
+        assert "BOUND" == state(after, pod)
+
+
 async def test_a_binding_of_an_earlier_leader_does_not_land(bench: Bench) -> None:
     """It slept on its way; meanwhile another leads and has marked the pod, which moved its resourceVersion."""
     async with bench.allocator() as first, bench.allocator(leads=False) as second, bench.kube() as kube:
@@ -122,6 +144,25 @@ async def test_a_follower_answers_nothing_until_it_leads(bench: Bench) -> None:
         assert [first.election.identity, second.election.identity] == [message.identity for message in heard]
         assert Placed(node="node-1") == await bench.filter("p", ["node-1"])
         assert not first.leads
+
+
+async def test_a_leader_leaves_reading_to_a_follower_while_there_is_one(bench: Bench) -> None:
+    """Explanations and snapshots do not take the leader's time; alone it answers them itself."""
+
+    async def nodes() -> int:
+        answer = await bench.bus.request(subjects.SNAPSHOT, AskSnapshot(), SnapshotAnswer, timeout=5)
+        assert isinstance(answer, Snapshot)
+        return len(answer.nodes)
+
+    async with bench.allocator() as leader:
+        alone = leader.reading.serves
+        async with bench.allocator(leads=False) as follower:
+            await until(lambda: follower.reading.serves and not leader.reading.serves)
+            assert 3 == await nodes()
+        await until(lambda: leader.reading.serves)
+        assert 3 == await nodes()
+
+    assert alone
 
 
 async def test_without_a_leader_the_bus_says_so_at_once(bench: Bench) -> None:

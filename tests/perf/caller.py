@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -27,7 +28,7 @@ class Call(Struct, frozen=True):
     node: str
 
 
-def pod(index: int) -> dict[str, object]:
+def pod(index: int) -> dict[str, Any]:
     """Return a pending pod with all that the API server adds to one."""
     name = f"train-{index}"
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "train", "uid": "1b7f0a0e", "controller": True}

@@ -5,7 +5,6 @@ One rule: it measures what a user would run, started by the console commands, an
 
 import argparse
 import asyncio
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from hami_testkit.stack import Plan, Stack, stack
 
 from tests.perf import caller, fleets, report
 from tests.perf.report import Budget, Measured
+from tests.perf.system import cpu_of
 
 SIZES = (10, 100, 1000, 5000)
 SOME = 500
@@ -95,13 +95,7 @@ def _row(system: Stack, size: int, offered: int, *, full: float, runs: int) -> M
 
 def _cpu_seconds(system: Stack) -> dict[str, float]:
     """Return the CPU time that each service has taken so far."""
-    return {name: _cpu_of(system.process(name).pid) for name in ("extender", "allocator", "nats")}
-
-
-def _cpu_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    user, system = int(fields[11]), int(fields[12])
-    return (user + system) / os.sysconf("SC_CLK_TCK")
+    return {name: cpu_of(system.process(name).pid) for name in ("extender", "allocator", "nats")}
 
 
 def say(sentence: str) -> None:

@@ -15,6 +15,7 @@ from hami_model.bus import subjects
 from hami_model.bus.messages import AskSnapshot, NodeUse, Snapshot, SnapshotAnswer
 from hami_testkit.builders import a_node
 from hami_testkit.stack import Addresses
+from msgspec import Struct
 
 Json = dict[str, Any]
 
@@ -44,33 +45,48 @@ def node(index: int) -> Json:
     return {"apiVersion": "v1", "kind": "Node", **made}
 
 
+class Held(Struct, frozen=True):
+    """What a pod asks for, and what is written on it once it holds that."""
+
+    asked: dict[str, str]
+    annotations: dict[str, str]
+
+
+def held(index: int, cards: range, percent: int) -> Held:
+    """Return what a bound and served pod holds that shares these cards of a node."""
+    memory = MEMORY * percent // 100
+    given = "".join(f"{name_of(index)}-{card},NVIDIA,{memory},{percent}:" for card in cards) + ";"
+    return Held(
+        {"nvidia.com/gpu": str(len(cards)), "nvidia.com/gpumem": str(memory), "nvidia.com/gpucores": str(percent)},
+        {
+            "hami.io/vgpu-node": name_of(index),
+            "hami.io/vgpu-time": "1767225600",
+            "hami.io/bind-phase": "success",
+            "hami.io/vgpu-devices-allocated": given,
+            "hami.io/vgpu-devices-to-allocate": ";",
+        },
+    )
+
+
 def holder(index: int, half: int) -> Json:
     """Return a bound and served pod that holds part of four cards; the two of a node hold one half on average."""
     low = 30 + index % 20
-    percent = low if half == 0 else 100 - low
-    memory, cards = MEMORY * percent // 100, range(half * CARDS // 2, (half + 1) * CARDS // 2)
-    given = "".join(f"{name_of(index)}-{card},NVIDIA,{memory},{percent}:" for card in cards) + ";"
-    asked = {"nvidia.com/gpu": str(CARDS // 2), "nvidia.com/gpumem": str(memory), "nvidia.com/gpucores": str(percent)}
-    written = {
-        "hami.io/vgpu-node": name_of(index),
-        "hami.io/vgpu-time": "1767225600",
-        "hami.io/bind-phase": "success",
-        "hami.io/vgpu-devices-allocated": given,
-        "hami.io/vgpu-devices-to-allocate": ";",
-    }
+    mine = held(index, range(half * CARDS // 2, (half + 1) * CARDS // 2), low if half == 0 else 100 - low)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": f"holder-{index}-{half}",
             "namespace": NAMESPACE,
-            "annotations": written,
+            "annotations": mine.annotations,
             "labels": {"hami.io/vgpu-node": name_of(index)},
         },
         "spec": {
             "schedulerName": "hami-scheduler",
             "nodeName": name_of(index),
-            "containers": [{"name": "main", "image": "train", "resources": {"limits": asked, "requests": asked}}],
+            "containers": [
+                {"name": "main", "image": "train", "resources": {"limits": mine.asked, "requests": mine.asked}}
+            ],
         },
     }
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hami_kit.kube import Kube
 from hami_kit.kube.client import PODS
-from hami_kit.kube.reflector import ChangeKind, Reflector, pause
+from hami_kit.kube.reflector import SLICE, ChangeKind, Reflector, pause
 from hami_kit.kube.transport import LONGEST_LINE
 from hami_kit.kube.wire import Identity
 from hami_model.objects import Pod
@@ -317,6 +317,44 @@ async def test_a_version_of_another_history_is_passed_by_the_next_list(cluster: 
         await reflector.wait_passed(str(cluster.registry.store.revision + 1_000_000))
 
         assert 2 == len(view.lists)
+
+
+async def test_a_change_shows_that_a_version_has_passed(cluster: Standin, kube: Kube) -> None:
+    """A new leader waits for one: of a big cluster a second list would take as long as the first."""
+    view = View()
+    async with following(kube, view) as reflector:
+        cluster.registry.ensure_namespace("elsewhere")
+        waiting = asyncio.create_task(reflector.wait_passed(str(cluster.registry.store.revision)))
+        await create(cluster, "p0")
+        await waiting
+
+    assert [0] == view.lists
+
+
+async def test_what_is_not_kept_is_forgotten_as_it_is_read(cluster: Standin, kube: Kube) -> None:
+    """Most pods of a cluster ask for no device: a list of them all would be large."""
+    view = View()
+    await create(cluster, "p0", "p1", "p2")
+    async with following(kube, view, keep=lambda pod: pod.metadata.name != "p1"):
+        assert {"p0", "p2"} == view.names
+
+
+async def test_a_long_list_gives_others_their_turn(cluster: Standin, kube: Kube) -> None:
+    """While hundreds of objects that came at once are read, a question waits for a few of them only."""
+    await create(cluster, *(f"p{number}" for number in range(4 * SLICE)))
+    turns, seen = 0, set[int]()
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(take_turns())
+    async with following(kube, View(), keep=lambda _pod: not seen.add(turns)):  # type: ignore[func-returns-value]
+        other.cancel()
+
+    assert 4 <= len(seen)
 
 
 async def test_one_object_that_cannot_be_read_affects_nothing_else(cluster: Standin, kube: Kube) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hami_kit import tls as tls_files
 from hami_kit import web
 from hami_kit.errors import SettingsError
+from hami_kit.pages import Packed, Packer
 from hami_kit.setting_values import Address
 from hami_kit.settings import ServerSettings
 from hami_kit.telemetry import Telemetry
@@ -209,16 +210,23 @@ async def test_ready_only_when_every_part_is() -> None:
     assert {"nats": {"ok": False}, "pods": {"ok": True, "resourceVersion": "1234"}} == unready.json()["checks"]
 
 
-async def test_metrics_are_the_process_own_and_a_page() -> None:
-    """prometheus-client's own numbers first, then whatever page the service adds."""
-    telemetry = Telemetry()
-    app = Starlette(routes=web.health_routes({}, telemetry.metrics, page=lambda: "hami_fleet 1\n"))
-    async with web.serve(app, ANYWHERE) as address, a_client() as client:
-        page = await client.get(f"http://{address}/metrics")
+@pytest.mark.parametrize("accepted", ["gzip", "identity"])
+async def test_metrics_are_a_page_and_the_process_own(accepted: str) -> None:
+    """The page that the service adds, then prometheus-client's own numbers: as gzip, or as text for who takes none."""
 
-    assert page.text.endswith("hami_fleet 1\n")
-    assert "process_resident_memory_bytes" in page.text
-    assert page.headers["content-type"].startswith("text/plain")
+    async def page() -> Packed:
+        packer = Packer()
+        packer.add("hami_fleet", "hami_fleet 1\n")
+        return packer.packed()
+
+    app = Starlette(routes=web.health_routes({}, Telemetry().metrics, page=page))
+    async with web.serve(app, ANYWHERE) as address, a_client() as client:
+        answer = await client.get(f"http://{address}/metrics", headers={"accept-encoding": accepted})
+
+    assert answer.text.startswith("hami_fleet 1\n")
+    assert "process_resident_memory_bytes" in answer.text
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert (accepted == "gzip") is ("content-encoding" in answer.headers)
 
 
 async def test_health_stands_apart_where_asked(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """What integrations hear: each fact about a pod in that pod's own trace."""
 
-from typing import cast
+import asyncio
+from typing import Any, cast
 
 import pytest
 from hami_allocator.announcer import Announcer
-from hami_allocator.facts import about
+from hami_allocator.facts import PodNews, about
 from hami_kit.kube import Kube
 from hami_kit.telemetry import TRACEPARENT_ANNOTATION, Telemetry, parent_of_uid
-from hami_model.objects import Pod
+from hami_model.objects import Pod, PodRef
 from hami_testkit.bus import MemoryBus
 from msgspec import structs
 
@@ -50,3 +51,45 @@ def test_without_a_trace_in_the_pod_it_is_the_one_that_everybody_derives(
     announcer.tell(about(traced(a_pod("p"), written), "bound"))
 
     assert [parent_of_uid("uid-p")] == [event.traceparent for event in bus.events]
+
+
+class FakeKube:
+    """Takes Kubernetes Events."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.arrived = asyncio.Event()
+
+    async def create_event(self, _pod: PodRef, *, reason: str, **_: Any) -> None:
+        self.reasons.append(reason)
+        self.arrived.set()
+
+
+async def test_people_hear_in_a_pause_between_decisions(bus: MemoryBus) -> None:
+    """In a burst of pods every event would cost the API server as much as a binding."""
+    kube, busy, asked = FakeKube(), True, asyncio.Event()
+
+    def is_busy(_seconds: float) -> bool:
+        asked.set()
+        return busy
+
+    announcer = Announcer(
+        kube=cast("Kube", kube),
+        bus=bus,
+        clock=HeldClock(),
+        identity="a1",
+        component="hami",
+        metrics=Telemetry().metrics,
+        is_busy=is_busy,
+    )
+    running = asyncio.create_task(announcer.run())
+    announcer.news(PodNews(pod=PodRef.of(a_pod("p")), reason="FilteringSucceed", write=lambda: ("fits",)))
+    async with asyncio.timeout(10):
+        await asked.wait()
+        told_while_busy = list(kube.reasons)
+        busy = False
+        await kube.arrived.wait()
+    running.cancel()
+
+    assert [] == told_while_busy
+    assert ["FilteringSucceed"] == kube.reasons

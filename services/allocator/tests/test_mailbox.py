@@ -52,3 +52,17 @@ async def test_a_question_nobody_waits_for_any_more_changes_nothing() -> None:
     running.cancel()
 
     assert done == []
+
+
+async def test_the_writer_is_busy_while_decisions_are_asked_for() -> None:
+    """What can wait for a pause asks; news of the cluster do not count."""
+    writer = Writer()
+    running = asyncio.create_task(writer.run())
+    before = writer.is_busy(60)
+    await writer.ask(lambda: None)
+    after_work = writer.is_busy(60)
+    await writer.ask(lambda: None, urgency=Urgency.DECISION)
+
+    assert [False, False, True] == [before, after_work, writer.is_busy(60)]
+    assert not writer.is_busy(0)
+    running.cancel()

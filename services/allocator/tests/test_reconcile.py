@@ -102,6 +102,18 @@ async def test_a_namesake_made_later_is_another_pod(bench: Bench) -> None:
     assert None is bench.world.ledger.entry("uid-p")
 
 
+async def test_what_is_kept_of_a_list_asks_for_devices_or_holds_some(bench: Bench) -> None:
+    """A pod in the books that were forgotten as it is read would be taken for gone, and its cards for free."""
+    watching = Watching(bench)
+    await watching.saw(bound("p"))
+    plain = Pod(metadata=ObjectMeta(name="web", uid="uid-web"), spec=PodSpec(containers=[Container(name="main")]))
+    holder = structs.replace(bound("p"), spec=structs.replace(plain.spec, node_name="node-1"))
+
+    kept = [watching.reconcile.concerns(pod) for pod in (a_pod("waiting"), plain, holder)]
+
+    assert [True, False, True] == kept
+
+
 async def test_a_complaint_is_told_once_however_often_the_watch_shows_the_pod(bench: Bench) -> None:
     """And again only when it changes."""
     watching = Watching(bench)

@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -17,11 +18,12 @@ from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from hami_kit.errors import SettingsError
+from hami_kit.pages import Packed
 from hami_kit.setting_values import Address
 from hami_kit.tls import TlsFiles, TlsSettings, certificates
 
@@ -36,6 +38,10 @@ STOP_WITHIN = 5
 
 BODY_PAUSE = 4.0
 """Seconds that a body may pause: a client that stops half-way must not hold up the end."""
+
+
+PIECE = 64 * 1024
+"""Bytes of a long answer that are sent at a stretch."""
 
 
 class ServiceSettings(TlsSettings, Protocol):
@@ -162,9 +168,9 @@ async def read_body(request: Request, *, most: int) -> bytes:
 
 
 def health_routes(
-    checks: Mapping[str, Check], metrics: CollectorRegistry, *, page: Callable[[], str] | None = None
+    checks: Mapping[str, Check], metrics: CollectorRegistry, *, page: Callable[[], Awaitable[Packed]] | None = None
 ) -> list[Route]:
-    """Return /healthz (it runs), /readyz (every check is content) and /metrics (``page`` after the process's own)."""
+    """Return /healthz (it runs), /readyz (every check is content) and /metrics (``page`` before the process's own)."""
 
     async def healthz(_request: Request) -> Response:
         return Response()
@@ -176,12 +182,23 @@ def health_routes(
         body = msgspec.json.encode({"ready": ready, "checks": told})
         return Response(body, status_code=200 if ready else 503, media_type="application/json")
 
-    async def show(_request: Request) -> Response:
+    async def show(request: Request) -> Response:
+        more = await page() if page else Packed()
         own = await asyncio.to_thread(generate_latest, metrics)
-        more = (await asyncio.to_thread(page)).encode() if page else b""
-        return Response(own + more, media_type=CONTENT_TYPE_LATEST)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            packed = await asyncio.to_thread(more.gzip, own)
+            headers = {"content-encoding": "gzip", "content-length": str(len(packed))}
+            return StreamingResponse(_pieces(packed), media_type=CONTENT_TYPE_LATEST, headers=headers)
+        return StreamingResponse(chain(more.texts(), [own]), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show)]
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    """Yield a body in pieces, between which others have their turn."""
+    for start in range(0, len(body), PIECE):
+        yield body[start : start + PIECE]
+        await asyncio.sleep(0)
 
 
 def _health(answer: bool | Health) -> Health:  # noqa: FBT001 - a check's whole answer

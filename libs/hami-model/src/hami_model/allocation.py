@@ -70,7 +70,7 @@ def is_bound(state: State) -> bool:
     return state in (State.BOUND, State.ACTIVE)
 
 
-class Grant(Struct, frozen=True, kw_only=True):
+class Grant(Struct, frozen=True, gc=False, kw_only=True):
     """A slice of one card for one container: memory in MiB, cores in percent. ``vendor`` is the common word."""
 
     uuid: str
@@ -82,7 +82,7 @@ class Grant(Struct, frozen=True, kw_only=True):
     custom: dict[str, object] = field(default_factory=dict)
 
 
-class ContainerGrants(Struct, frozen=True, kw_only=True):
+class ContainerGrants(Struct, frozen=True, gc=False, kw_only=True):
     """What one container got, in the order in which the cards were taken; empty for a container without devices."""
 
     name: str
@@ -90,7 +90,7 @@ class ContainerGrants(Struct, frozen=True, kw_only=True):
     grants: tuple[Grant, ...] = ()
 
 
-class Allocation(Struct, frozen=True, kw_only=True):
+class Allocation(Struct, frozen=True, gc=False, kw_only=True):
     """Everything one pod holds on one node, one entry per container, init containers first."""
 
     pod: PodRef

@@ -17,7 +17,7 @@ Card = tuple[str, str]
 """(vendor word, uuid): a card within its node."""
 
 
-class Charge(Struct, frozen=True, kw_only=True):
+class Charge(Struct, frozen=True, gc=False, kw_only=True):
     """What is booked on one card: slots, memory in MiB, cores in percent."""
 
     slots: int = 0

@@ -7,14 +7,14 @@ Field names are ours, the wire's (HAMi's register annotation, spec vendors-a §1
 from msgspec import Struct, field
 
 
-class Placement(Struct, frozen=True):
+class Placement(Struct, frozen=True, gc=False):
     """A range of memory slices of a partitioned card: ``[start, start + size)``."""
 
     start: int
     size: int
 
 
-class MigProfile(Struct, frozen=True, kw_only=True):
+class MigProfile(Struct, frozen=True, gc=False, kw_only=True):
     """One way to cut a MIG card; memory in MiB, cores in percent."""
 
     name: str
@@ -24,7 +24,7 @@ class MigProfile(Struct, frozen=True, kw_only=True):
     placements: tuple[Placement, ...] = ()
 
 
-class Device(Struct, frozen=True, kw_only=True):
+class Device(Struct, frozen=True, gc=False, kw_only=True):
     """One card. Memory in MiB (scaled, where the node oversubscribes), cores in percent of a card, slots in pods."""
 
     id: str

@@ -14,7 +14,7 @@ from hami_model.objects import Pod
 from hami_model.request import PodDemand
 
 
-class Reserved(Struct, frozen=True, kw_only=True):
+class Reserved(Struct, frozen=True, gc=False, kw_only=True):
     """Filter chose devices for an unbound pod."""
 
     step: ClassVar[Step] = Step.RESERVED
@@ -24,7 +24,7 @@ class Reserved(Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
-class BindSent(Struct, frozen=True, kw_only=True):
+class BindSent(Struct, frozen=True, gc=False, kw_only=True):
     """A Binding is about to be sent, its outcome unknown. Without a reservation it brings pod and allocation."""
 
     step: ClassVar[Step] = Step.BIND_SENT
@@ -34,7 +34,7 @@ class BindSent(Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
-class Bound(Struct, frozen=True, kw_only=True):
+class Bound(Struct, frozen=True, gc=False, kw_only=True):
     """The API server stored the Binding: it said so, or showed the pod bound here."""
 
     step: ClassVar[Step] = Step.BOUND
@@ -42,7 +42,7 @@ class Bound(Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
-class Confirmed(Struct, frozen=True, kw_only=True):
+class Confirmed(Struct, frozen=True, gc=False, kw_only=True):
     """The node has given the devices to the pod."""
 
     step: ClassVar[Step] = Step.CONFIRMED
@@ -50,7 +50,7 @@ class Confirmed(Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
-class FoundBound(Struct, frozen=True, kw_only=True):
+class FoundBound(Struct, frozen=True, gc=False, kw_only=True):
     """A bound pod, unknown so far, says in its annotations what it holds.
 
     ``everywhere``: demands whose devices could not be read, so they are charged on every card of their vendor there.
@@ -64,13 +64,13 @@ class FoundBound(Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
-class FoundConfirmed(FoundBound, frozen=True, kw_only=True):
+class FoundConfirmed(FoundBound, frozen=True, gc=False, kw_only=True):
     """A bound pod, unknown so far, that has already been given its devices."""
 
     step: ClassVar[Step] = Step.FOUND_CONFIRMED
 
 
-class Released(Struct, frozen=True, kw_only=True):
+class Released(Struct, frozen=True, gc=False, kw_only=True):
     """The pod holds nothing any more, or its Binding can no longer land. ``why`` is for people."""
 
     step: ClassVar[Step] = Step.RELEASED
@@ -78,14 +78,14 @@ class Released(Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Seen(Struct, frozen=True, kw_only=True):
+class Seen(Struct, frozen=True, gc=False, kw_only=True):
     """A watch or a list showed the pod as it is now: its charge may change, its life does not."""
 
     uid: str
     pod: Pod
 
 
-class Extended(Struct, frozen=True, kw_only=True):
+class Extended(Struct, frozen=True, gc=False, kw_only=True):
     """Cards came to the node of a pod that is charged everywhere: the allocation now names them too."""
 
     uid: str
@@ -97,7 +97,7 @@ Transition = Reserved | BindSent | Bound | Confirmed | FoundBound | FoundConfirm
 """The events that move an allocation along its life."""
 
 
-class Entry(Struct, frozen=True, kw_only=True):
+class Entry(Struct, frozen=True, gc=False, kw_only=True):
     """What is known of one allocation. ``since`` is when it came into its state."""
 
     allocation: Allocation

@@ -1,33 +1,34 @@
 """Kubernetes objects as the model reads them: only the fields that a rule of ours looks at.
 
 One rule: decoding is lenient about what Kubernetes leaves out and strict about what it sends. Field names are
-Kubernetes' own (camelCase on the wire). Nothing here knows how an object was fetched.
+Kubernetes' own (camelCase on the wire). Nothing here knows how an object was fetched. What the books keep by the ten
+thousand, here and elsewhere, can form no cycle, so Python's collector leaves it alone (``gc=False``).
 """
 
 from msgspec import Struct, field
 
 
-class Resources(Struct, frozen=True, rename="camel"):
+class Resources(Struct, frozen=True, gc=False, rename="camel"):
     """``resources`` of a container: quantities by resource name, as written (``3k``, ``16Gi``)."""
 
     limits: dict[str, str | int | float] | None = None
     requests: dict[str, str | int | float] | None = None
 
 
-class EnvVar(Struct, frozen=True, rename="camel"):
+class EnvVar(Struct, frozen=True, gc=False, rename="camel"):
     """One literal environment variable; ``valueFrom`` is not read."""
 
     name: str
     value: str | None = None
 
 
-class SecurityContext(Struct, frozen=True, rename="camel"):
+class SecurityContext(Struct, frozen=True, gc=False, rename="camel"):
     """The one security setting that admission looks at."""
 
     privileged: bool | None = None
 
 
-class Container(Struct, frozen=True, rename="camel"):
+class Container(Struct, frozen=True, gc=False, rename="camel"):
     """A container or init container; ``restartPolicy: Always`` makes an init container a sidecar."""
 
     name: str = ""
@@ -42,7 +43,7 @@ class Container(Struct, frozen=True, rename="camel"):
         return self.restart_policy == "Always"
 
 
-class PodSpec(Struct, frozen=True, rename="camel"):
+class PodSpec(Struct, frozen=True, gc=False, rename="camel"):
     """What a pod asks for."""
 
     containers: list[Container] | None = None
@@ -52,20 +53,20 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     runtime_class_name: str | None = None
 
 
-class Terminated(Struct, frozen=True, rename="camel"):
+class Terminated(Struct, frozen=True, gc=False, rename="camel"):
     """How a container ended."""
 
     exit_code: int = 0
 
 
-class ContainerState(Struct, frozen=True, rename="camel"):
+class ContainerState(Struct, frozen=True, gc=False, rename="camel"):
     """The state of a container; at most one of the two is set."""
 
     running: dict[str, object] | None = None
     terminated: Terminated | None = None
 
 
-class ContainerStatus(Struct, frozen=True, rename="camel"):
+class ContainerStatus(Struct, frozen=True, gc=False, rename="camel"):
     """One entry of ``containerStatuses`` or ``initContainerStatuses``."""
 
     name: str = ""
@@ -75,7 +76,7 @@ class ContainerStatus(Struct, frozen=True, rename="camel"):
     last_state: ContainerState | None = None
 
 
-class PodStatus(Struct, frozen=True, rename="camel"):
+class PodStatus(Struct, frozen=True, gc=False, rename="camel"):
     """How far the pod is."""
 
     phase: str | None = None
@@ -84,7 +85,7 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     init_container_statuses: list[ContainerStatus] | None = None
 
 
-class Meta(Struct, frozen=True, rename="camel"):
+class Meta(Struct, frozen=True, gc=False, rename="camel"):
     """Object metadata."""
 
     name: str = ""
@@ -98,7 +99,7 @@ class Meta(Struct, frozen=True, rename="camel"):
     deletion_timestamp: str | None = None
 
 
-class Pod(Struct, frozen=True, rename="camel"):
+class Pod(Struct, frozen=True, gc=False, rename="camel"):
     """A pod. Containers are counted init containers first, then containers, as HAMi's annotations do."""
 
     metadata: Meta = field(default_factory=Meta)
@@ -126,14 +127,14 @@ class Pod(Struct, frozen=True, rename="camel"):
         return [*self.init_containers, *self.containers]
 
 
-class NodeStatus(Struct, frozen=True, rename="camel"):
+class NodeStatus(Struct, frozen=True, gc=False, rename="camel"):
     """What the kubelet reports of the node."""
 
     capacity: dict[str, str | int | float] | None = None
     allocatable: dict[str, str | int | float] | None = None
 
 
-class Node(Struct, frozen=True, rename="camel"):
+class Node(Struct, frozen=True, gc=False, rename="camel"):
     """A node."""
 
     metadata: Meta = field(default_factory=Meta)
@@ -145,20 +146,20 @@ class Node(Struct, frozen=True, rename="camel"):
         return self.metadata.annotations or {}
 
 
-class QuotaSpec(Struct, frozen=True, rename="camel"):
+class QuotaSpec(Struct, frozen=True, gc=False, rename="camel"):
     """The limits of a ResourceQuota."""
 
     hard: dict[str, str | int | float] | None = None
 
 
-class ResourceQuota(Struct, frozen=True, rename="camel"):
+class ResourceQuota(Struct, frozen=True, gc=False, rename="camel"):
     """A ResourceQuota; we read ``spec.hard["limits.<resource>"]``."""
 
     metadata: Meta = field(default_factory=Meta)
     spec: QuotaSpec = field(default_factory=QuotaSpec)
 
 
-class PodRef(Struct, frozen=True, order=True):
+class PodRef(Struct, frozen=True, gc=False, order=True):
     """Names one pod for good: a namesake made later has another uid."""
 
     namespace: str

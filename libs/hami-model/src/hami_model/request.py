@@ -8,26 +8,26 @@ from enum import StrEnum
 from msgspec import Struct
 
 
-class Exactly(Struct, frozen=True, tag="exactly"):
+class Exactly(Struct, frozen=True, gc=False, tag="exactly"):
     """So many MiB of each card."""
 
     mib: int
 
 
-class Percent(Struct, frozen=True, tag="percent"):
+class Percent(Struct, frozen=True, gc=False, tag="percent"):
     """So many percent (1..100) of each card's memory, whatever the card has."""
 
     percent: int
 
 
-class Whole(Struct, frozen=True, tag="whole"):
+class Whole(Struct, frozen=True, gc=False, tag="whole"):
     """The whole memory of each card."""
 
 
 MemoryDemand = Exactly | Percent | Whole
 
 
-class Demand(Struct, frozen=True, kw_only=True):
+class Demand(Struct, frozen=True, gc=False, kw_only=True):
     """One container's ask of one vendor: ``count`` cards, and of each card the same memory and cores.
 
     ``vendor`` is the common word (``NVIDIA``, ``Ascend310P``, ``MLU``). ``cores`` is a percentage of one card, 0 means
@@ -50,7 +50,7 @@ class Role(StrEnum):
     APP = "app"
 
 
-class ContainerDemand(Struct, frozen=True, kw_only=True):
+class ContainerDemand(Struct, frozen=True, gc=False, kw_only=True):
     """All demands of one container, in the order of the catalog's vendors; empty for a container without devices."""
 
     name: str

@@ -7,7 +7,7 @@ from hami_kit.runner import run
 from hami_allocator.bootstrap import serve
 from hami_allocator.settings import AllocatorSettings
 
-SWITCH_INTERVAL = 0.0005
+SWITCH_INTERVAL = 0.0001
 """Seconds after which a thread that reads (explain, metrics) gives way to the one that decides."""
 
 

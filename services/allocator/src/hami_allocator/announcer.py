@@ -1,10 +1,12 @@
 """Telling the outside: CloudEvents through the bus' outbox, Kubernetes Events through a bounded queue, best effort.
 
 One rule: telling never holds up deciding, and is never needed for it. What does not fit is counted and dropped.
+Kubernetes Events wait for a pause between decisions: in a burst of pods the API server and we have better to do.
 """
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from hami_kit.bus import Bus
 from hami_kit.clock import Clock
@@ -16,20 +18,35 @@ from prometheus_client import Counter
 from hami_allocator.facts import Fact, PodNews, cloud_event
 
 QUEUE = 2000
+PATIENCE = 1.0
+"""Seconds that one Kubernetes Event waits at most for a pause; none once the queue is half full."""
+PAUSE = 0.1
+"""Seconds without a decision that make a pause."""
 SAID_FOR = 300.0
 """Seconds in which the same news of the same pod is not repeated."""
 SAID_MOST = 10_000
 
 
 class Announcer:
-    """Tells; ``run`` empties the queue of what people read."""
+    """Tells; ``run`` empties the queue of what people read. ``is_busy(s)``: a decision was asked for in the last s."""
 
-    def __init__(self, *, kube: Kube, bus: Bus, clock: Clock, identity: str, component: str, metrics: Metrics) -> None:
+    def __init__(  # noqa: PLR0913 - named options
+        self,
+        *,
+        kube: Kube,
+        bus: Bus,
+        clock: Clock,
+        identity: str,
+        component: str,
+        metrics: Metrics,
+        is_busy: Callable[[float], bool] = lambda _seconds: False,
+    ) -> None:
         self._kube = kube
         self._bus = bus
         self._clock = clock
         self._identity = identity
         self._component = component
+        self._is_busy = is_busy
         self._number = 0
         self._news: deque[PodNews] = deque(maxlen=QUEUE)
         self._said: OrderedDict[tuple[str, str, str], float] = OrderedDict()
@@ -54,9 +71,17 @@ class Announcer:
         """Post the news that come in, for ever."""
         while True:
             while self._news:
+                await self._wait_pause()
                 await self._post(self._news.popleft())
             self._arrived.clear()
             await self._arrived.wait()
+
+    async def _wait_pause(self) -> None:
+        """Return in a pause between decisions, or when it has been waited for long enough."""
+        left = PATIENCE
+        while left > 0 and len(self._news) < QUEUE // 2 and self._is_busy(PAUSE):
+            await asyncio.sleep(PAUSE)
+            left -= PAUSE
 
     async def _post(self, news: PodNews) -> None:
         for message in news.write():

@@ -4,6 +4,7 @@ One rule: nothing is made anywhere else, and whatever runs has its parent here.
 """
 
 import asyncio
+import gc
 import logging
 import socket
 import uuid
@@ -54,8 +55,17 @@ log = logging.getLogger(__name__)
 
 async def serve(settings: AllocatorSettings, stop: asyncio.Event) -> None:
     """Run an allocator until told to stop."""
-    async with running(settings, stop) as process:
+    async with running(settings, stop) as process, asyncio.TaskGroup() as tasks:
+        settling = tasks.create_task(settle(process), name="settling")
         await process.wait_ended()
+        settling.cancel()
+
+
+async def settle(process: Process) -> None:
+    """Have the collector pass over what the first lists brought: it stays, and to walk it would hold up everybody."""
+    await process.wait_settled()
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager
@@ -131,6 +141,7 @@ def new_process(shell: Shell, world: World, writer: Writer, malformed: Malformed
         identity=identity,
         component=settings.scheduler_name,
         metrics=shell.telemetry.metrics,
+        is_busy=writer.is_busy,
     )
     backoff = Backoff()
     locks = NodeLocks(timeout=settings.node_lock_timeout)
@@ -174,7 +185,13 @@ def new_views(kube: Kube, reconcile: Reconcile, malformed: MalformedHook) -> Vie
             on_malformed=malformed,
         ),
         pods=Reflector(
-            kube, PODS, Pod, on_list=reconcile.pods_listed, on_change=reconcile.pod_changed, on_malformed=malformed
+            kube,
+            PODS,
+            Pod,
+            on_list=reconcile.pods_listed,
+            on_change=reconcile.pod_changed,
+            keep=reconcile.concerns,
+            on_malformed=malformed,
         ),
         quotas=Reflector(
             kube,
@@ -191,11 +208,5 @@ def web_app(shell: Shell, process: Process) -> Starlette:
     """Return /healthz, /readyz and /metrics."""
     means = process.office.means
     page = FleetPage(means.world, means.writer, shell.clock, legacy=shell.settings.legacy_metrics)
-    loop = asyncio.get_running_loop()
-
-    def text() -> str:
-        """Have the page made; called in a thread of its own."""
-        return asyncio.run_coroutine_threadsafe(page.text(), loop).result(timeout=30)
-
     checks = {"synced": process.check_synced, "bus": process.check_bus, "leader": process.check_leader}
-    return Starlette(routes=health_routes(checks, shell.telemetry.metrics, page=text))
+    return Starlette(routes=health_routes(checks, shell.telemetry.metrics, page=page.page))

@@ -5,12 +5,14 @@ One rule: reading the page never holds up deciding, however often it is asked fo
 
 import asyncio
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 
 import msgspec
 from hami_kit.clock import Clock
+from hami_kit.pages import Packed
 from hami_kit.telemetry import Metrics
 from hami_model.allocation import State
 from hami_model.bus.messages import Booking, NodeUse
@@ -59,44 +61,58 @@ class FleetPage:
         self._writer = writer
         self._clock = clock
         self._legacy = legacy
-        self._text = ""
+        self._page = Packed()
         self._made: float | None = None
         self._making = asyncio.Lock()
 
-    async def text(self) -> str:
+    async def page(self) -> Packed:
         """Return the page, at most 15 seconds old."""
         async with self._making:
             now = self._clock.monotonic()
             if self._made is None or now - self._made >= KEPT:
                 copy = await self._writer.ask(self._copy)
-                self._text = await asyncio.to_thread(self._render, copy)
+                self._page = await asyncio.to_thread(self._render, copy)
                 self._made = now
-            return self._text
+            return self._page
 
     def _copy(self) -> Copy:
         world = self._world
         return Copy(world.fleet.snapshot(), world.quotas.snapshot(), world.ledger.entries, world.fleet.nodes)
 
-    def _render(self, copy: Copy) -> str:
-        uses = [node_use(copy.fleet, self._world.nodes, name) for name in copy.names]
-        bookings = [Booking(allocation=e.allocation, state=e.state) for e in copy.entries]
+    def _render(self, copy: Copy) -> Packed:
+        uses = (self._use(copy, name) for name in copy.names)
+        bookings = (Booking(allocation=e.allocation, state=e.state) for e in copy.entries)
         vendors = self._world.catalog.vendors
-        samples = (
-            *node_samples(uses, legacy=self._legacy),
-            *_mig(uses, copy.entries, legacy=self._legacy),
-            *quota_samples(quota_uses(copy.quotas, vendors), legacy=self._legacy),
-            *container_samples(bookings, legacy=self._legacy),
-            *own_samples(copy, self._clock.monotonic()),
+        samples = chain(
+            node_samples(uses, legacy=self._legacy),
+            self._mig(copy),
+            quota_samples(quota_uses(copy.quotas, vendors), legacy=self._legacy),
+            container_samples(bookings, legacy=self._legacy),
+            own_samples(copy, self._clock.monotonic()),
         )
-        return build_info() + page(samples)
+        return page(samples, before=build_info())
+
+    def _use(self, copy: Copy, node: str) -> NodeUse:
+        return node_use(copy.fleet, self._world.nodes, node)
+
+    def _mig(self, copy: Copy) -> Iterator[Sample]:
+        names = set(copy.names)
+        for entry in copy.entries:
+            text = entry.pod.annotations.get(MIG_KEY)
+            if text and entry.node in names:
+                try:
+                    instances = msgspec.json.decode(text, type=list[MigInstance])
+                except (msgspec.DecodeError, RecursionError):  # the latter: nested without end
+                    continue
+                yield from mig_samples(self._use(copy, entry.node), instances, legacy=self._legacy)
 
 
 def own_samples(copy: Copy, now: float) -> Iterator[Sample]:
     """Return what HAMi does not count: allocations whose card is not there, and pods that nobody has served."""
     drifting = sum(len(copy.fleet.drift(node)) for node in {entry.node for entry in copy.entries})
     waiting = (e for e in copy.entries if e.state is State.BOUND and now - e.since >= UNCONFIRMED_AFTER)
-    yield Sample("hami_allocator_drifting_devices", (), drifting)
-    yield Sample("hami_allocator_unconfirmed_pods", (), sum(1 for _ in waiting))
+    yield Sample("hami_allocator_drifting_devices", "", drifting)
+    yield Sample("hami_allocator_unconfirmed_pods", "", sum(1 for _ in waiting))
 
 
 def quota_uses(quotas: Quotas, vendors: Iterable[Vendor]) -> tuple[QuotaUse, ...]:
@@ -129,18 +145,6 @@ def build_info() -> str:
     text = ",".join(f'{key}="{value}"' for key, value in labels.items())
     name = "hami_build_info"
     return f"# HELP {name} What this build is\n# TYPE {name} gauge\n{name}{{{text}}} 1\n"
-
-
-def _mig(uses: Sequence[NodeUse], entries: Sequence[Entry], *, legacy: bool) -> Iterator[Sample]:
-    nodes = {use.node: use for use in uses}
-    for entry in entries:
-        text = entry.pod.annotations.get(MIG_KEY)
-        if text and entry.node in nodes:
-            try:
-                instances = msgspec.json.decode(text, type=list[MigInstance])
-            except (msgspec.DecodeError, RecursionError):  # the latter: nested without end
-                continue
-            yield from mig_samples(nodes[entry.node], instances, legacy=legacy)
 
 
 class OwnMetrics:

@@ -1,19 +1,23 @@
 """The fleet in Prometheus' text format, under HAMi's names.
 
 One rule: joined strings. prometheus-client would hold the interpreter for seconds at 40,000 cards. Knows values only:
-``rows`` turns a snapshot into samples, ``render`` samples into text. HAMi compat: scheduling spec §11.
+``…_samples`` turn a snapshot into samples, ``page`` samples into text. HAMi compat: scheduling spec §11.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from hami_kit.pages import Packed, Packer
 from hami_model.bus.messages import Booking, DeviceUse, NodeUse
 from hami_model.device import Placement
 from msgspec import Struct, field
 
 MIB = 1024 * 1024
 ZONE = ("zone", "vGPU")
+LINES = 500
+"""Lines of one metric that are joined at once."""
 
-Labels = tuple[tuple[str, str], ...]
+Labels = str
+"""Labels as they stand in the text: written once for all samples of a card."""
 
 
 class QuotaUse(Struct, frozen=True, kw_only=True):
@@ -73,21 +77,31 @@ HELP = {
 }
 
 
-def page(samples: Iterable[Sample]) -> str:
+def page(samples: Iterable[Sample], *, before: str = "") -> Packed:
     """Return the text, each metric under its HELP and TYPE, in the order of first mention."""
-    by_name: dict[str, list[str]] = {}
+    packer = Packer()
+    packer.add("", before)
+    lines: dict[str, list[str]] = {}
     for sample in samples:
-        by_name.setdefault(sample.name, []).append(_line(sample))
-    blocks = (
-        f"# HELP {name} {HELP.get(name, name)}\n# TYPE {name} gauge\n" + "\n".join(lines) + "\n"
-        for name, lines in by_name.items()
-    )
-    return "".join(blocks)
+        name = sample.name
+        written = lines.setdefault(name, [])
+        written.append(f"{name}{{{sample.labels}}} {sample.value}\n")
+        if len(written) >= LINES:
+            _flush(packer, name, written)
+    for name, written in lines.items():
+        _flush(packer, name, written)
+    return packer.packed()
 
 
-def _line(sample: Sample) -> str:
-    labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in sample.labels)
-    return f"{sample.name}{{{labels}}} {sample.value}"
+def _flush(packer: Packer, name: str, lines: list[str]) -> None:
+    head = f"# HELP {name} {HELP.get(name, name)}\n# TYPE {name} gauge\n"
+    packer.add(name, "".join(lines), head=head)
+    lines.clear()
+
+
+def labels_of(*pairs: tuple[str, str]) -> Labels:
+    """Write labels."""
+    return ",".join([f'{key}="{_escaped(value)}"' for key, value in pairs])
 
 
 def _escaped(value: str) -> str:
@@ -96,7 +110,7 @@ def _escaped(value: str) -> str:
     return value
 
 
-def node_samples(nodes: Sequence[NodeUse], *, legacy: bool) -> Iterator[Sample]:
+def node_samples(nodes: Iterable[NodeUse], *, legacy: bool) -> Iterator[Sample]:
     """Return every card's samples."""
     for node in nodes:
         for use in node.devices:
@@ -107,20 +121,20 @@ def node_samples(nodes: Sequence[NodeUse], *, legacy: bool) -> Iterator[Sample]:
 
 def _card(node: str, use: DeviceUse) -> Iterator[Sample]:
     device = use.device
-    card: Labels = (
+    card = labels_of(
         ("node", node),
         ("device_uuid", device.id),
         ("device_index", str(device.index)),
         ("device_type", device.model),
         ZONE,
     )
-    with_cores = (*card, ("device_cores", str(use.used_cores)))
+    with_cores = f'{card},device_cores="{use.used_cores}"'
     yield Sample("hami_gpu_memory_limit_bytes", card, device.memory * MIB)
     yield Sample("hami_gpu_core_limit_ratio", card, device.cores)
     yield Sample("hami_gpu_memory_allocated_bytes", with_cores, use.used_memory * MIB)
     yield Sample("hami_gpu_shared_count", card, use.used_slots)
     yield Sample("hami_gpu_core_allocated_ratio", card, use.used_cores)
-    overview = (*with_cores, ("device_memory_limit", str(device.memory)))
+    overview = f'{with_cores},device_memory_limit="{device.memory}"'
     yield Sample("hami_node_gpu_overview", overview, use.used_memory * MIB)
     if device.memory > 0:
         yield Sample("hami_node_gpu_memory_allocated_ratio", card, use.used_memory / device.memory)
@@ -128,73 +142,58 @@ def _card(node: str, use: DeviceUse) -> Iterator[Sample]:
 
 def _legacy_card(node: str, use: DeviceUse) -> Iterator[Sample]:
     device = use.device
-    bare: Labels = (("nodeid", node), ("deviceuuid", device.id), ("deviceidx", str(device.index)))
-    card: Labels = (*bare, ("devicetype", device.model), ZONE)
-    with_cores = (*card, ("devicecores", str(use.used_cores)))
+    bare = labels_of(("nodeid", node), ("deviceuuid", device.id), ("deviceidx", str(device.index)), ZONE)
+    card = f"{bare},{labels_of(('devicetype', device.model))}"
+    with_cores = f'{card},devicecores="{use.used_cores}"'
     yield Sample("GPUDeviceMemoryLimit", card, device.memory * MIB)
     yield Sample("GPUDeviceCoreLimit", card, device.cores)
     yield Sample("GPUDeviceMemoryAllocated", with_cores, use.used_memory * MIB)
     yield Sample("GPUDeviceSharedNum", card, use.used_slots)
     yield Sample("GPUDeviceCoreAllocated", card, use.used_cores)
-    yield Sample("nodeGPUOverview", (*with_cores, ("devicememorylimit", str(device.memory))), use.used_memory * MIB)
+    yield Sample("nodeGPUOverview", f'{with_cores},devicememorylimit="{device.memory}"', use.used_memory * MIB)
     if device.memory > 0:
-        yield Sample("nodeGPUMemoryPercentage", (*bare, ZONE), use.used_memory / device.memory)
+        yield Sample("nodeGPUMemoryPercentage", bare, use.used_memory / device.memory)
 
 
-def container_samples(bookings: Sequence[Booking], *, legacy: bool) -> Iterator[Sample]:
+def container_samples(bookings: Iterable[Booking], *, legacy: bool) -> Iterator[Sample]:
     """Return what each container holds of each card; ``container_index`` is the real one (HAMi writes 0 always)."""
-    for labels, (memory, cores) in _held(bookings).items():
+    for values, (memory, cores) in _held(bookings).items():
+        labels = labels_of(*zip(_LABELS, values, strict=True), ZONE)
         yield Sample("hami_vgpu_memory_allocated_bytes", labels, memory * MIB)
         yield Sample("hami_vgpu_core_allocated_ratio", labels, cores)
         if legacy:
-            old = _renamed(labels)
+            old = labels_of(*zip(_LEGACY_LABELS, values, strict=True), ZONE)
             yield Sample("vGPUMemoryAllocated", old, memory * MIB)
             yield Sample("vGPUCoreAllocated", old, cores)
 
 
-def _held(bookings: Sequence[Booking]) -> dict[Labels, tuple[int, int]]:
+_LABELS = ("namespace", "node", "pod", "container_index", "device_uuid")
+_LEGACY_LABELS = ("podnamespace", "nodename", "podname", "containeridx", "deviceuuid")
+
+
+def _held(bookings: Iterable[Booking]) -> dict[tuple[str, ...], tuple[int, int]]:
     """Add up memory and cores by labels: a pod and its namesake that is on its way out would be one line twice."""
-    sums: dict[Labels, tuple[int, int]] = {}
+    sums: dict[tuple[str, ...], tuple[int, int]] = {}
     for booking in bookings:
         held = booking.allocation
         for index, container in enumerate(held.containers):
             for grant in container.grants:
-                labels: Labels = (
-                    ("namespace", held.pod.namespace),
-                    ("node", held.node),
-                    ("pod", held.pod.name),
-                    ("container_index", str(index)),
-                    ("device_uuid", grant.uuid),
-                    ZONE,
-                )
-                memory, cores = sums.get(labels, (0, 0))
-                sums[labels] = (memory + grant.memory, cores + grant.cores)
+                values = (held.pod.namespace, held.node, held.pod.name, str(index), grant.uuid)
+                memory, cores = sums.get(values, (0, 0))
+                sums[values] = (memory + grant.memory, cores + grant.cores)
     return sums
-
-
-_LEGACY_LABELS = {
-    "namespace": "podnamespace",
-    "node": "nodename",
-    "pod": "podname",
-    "container_index": "containeridx",
-    "device_uuid": "deviceuuid",
-}
-
-
-def _renamed(labels: Labels) -> Labels:
-    return tuple((_LEGACY_LABELS.get(key, key), value) for key, value in labels)
 
 
 def quota_samples(quotas: Sequence[QuotaUse], *, legacy: bool) -> Iterator[Sample]:
     """Return what each namespace uses of its quota."""
     for quota in quotas:
         limit = str(quota.limit or 0)
-        names: Labels = (("namespace", quota.namespace), ("quota_name", quota.name))
-        yield Sample("hami_resource_quota_used", (*names, ("limit", limit), ZONE), quota.used)
+        names = labels_of(("namespace", quota.namespace), ("quota_name", quota.name), ZONE)
+        yield Sample("hami_resource_quota_used", f'{names},limit="{limit}"', quota.used)
         if quota.limit is not None:
-            yield Sample("hami_resource_quota_limit", (*names, ZONE), quota.limit)
+            yield Sample("hami_resource_quota_limit", names, quota.limit)
         if legacy:
-            old = (("quotanamespace", quota.namespace), ("quotaName", quota.name), ("limit", limit), ZONE)
+            old = labels_of(("quotanamespace", quota.namespace), ("quotaName", quota.name), ("limit", limit), ZONE)
             yield Sample("QuotaUsed", old, quota.used)
 
 
@@ -205,7 +204,7 @@ def mig_samples(node: NodeUse, instances: Sequence[MigInstance], *, legacy: bool
         if not made.mig:
             continue
         placed = index.get(made.gpu, "")
-        what: Labels = (
+        what = labels_of(
             ("node", node.node),
             ("device_uuid", made.gpu),
             ("device_index", placed),
@@ -215,8 +214,10 @@ def mig_samples(node: NodeUse, instances: Sequence[MigInstance], *, legacy: bool
             ("compute_instance_id", str(made.compute_instance)),
             ("placement_start", str(made.placement.start)),
             ("placement_size", str(made.placement.size)),
+            ZONE,
         )
-        yield Sample("hami_node_gpu_mig_instance_info", (*what, ZONE), 1)
+        yield Sample("hami_node_gpu_mig_instance_info", what, 1)
         if legacy:
             card = (("nodeid", node.node), ("deviceuuid", made.gpu), ("deviceidx", placed))
-            yield Sample("nodeGPUMigInstance", (*card, ("migname", f"{made.profile}-{made.gpu_instance}"), ZONE), 1)
+            name = ("migname", f"{made.profile}-{made.gpu_instance}")
+            yield Sample("nodeGPUMigInstance", labels_of(*card, name, ZONE), 1)

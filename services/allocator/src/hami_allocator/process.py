@@ -17,8 +17,9 @@ from hami_model.objects import Node, Pod, ResourceQuota
 from msgspec import Struct
 
 from hami_allocator.answers import Answers
-from hami_allocator.endpoints import listen_to_heartbeats, serve_reading
+from hami_allocator.endpoints import listen_to_heartbeats
 from hami_allocator.leading import FINISH, Office, Term
+from hami_allocator.reading import ReadingSide
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,11 @@ class Views(Struct, frozen=True, kw_only=True):
         """Return for how many seconds one of them has failed to list and watch; 0 while all can be believed."""
         return max(view.failing_for for view in (self.nodes, self.pods, self.quotas))
 
+    async def wait_synced(self) -> None:
+        """Return once every list has been told once."""
+        for view in (self.nodes, self.pods, self.quotas):
+            await view.wait_synced()
+
 
 class Process:
     """Everything that runs."""
@@ -55,7 +61,14 @@ class Process:
         self.office = office
         self.election = election
         self.views = views
-        self.answers = answers
+        means = office.means
+        self.reading = ReadingSide(
+            means.bus,
+            answers,
+            means.clock,
+            identity=election.identity,
+            follows=lambda: views.synced and not self.election.is_valid(),
+        )
         self.address: Address | None = None
         """Where /readyz and /metrics are served."""
         self.out_of_sight = OUT_OF_SIGHT
@@ -71,6 +84,11 @@ class Process:
     async def wait_ended(self) -> None:
         """Return when the process has stopped standing for election, because it was told to."""
         await self._ended.wait()
+
+    async def wait_settled(self) -> None:
+        """Return when everything that was there at the start stands in the books."""
+        await self.views.wait_synced()
+        await self.office.means.writer.wait_caught_up()
 
     @asynccontextmanager
     async def running(self, stop: asyncio.Event) -> AsyncIterator[None]:
@@ -107,12 +125,10 @@ class Process:
 
     async def _listen(self) -> None:
         means = self.office.means
-        reading = await serve_reading(means.bus, self.answers)
         beats = await listen_to_heartbeats(means.bus, means.writer, self.office.agents)
         try:
-            await asyncio.Event().wait()
+            await self.reading.run()
         finally:
-            await reading.stop()
             await beats.stop()
 
     async def _keep_time(self) -> None:

@@ -25,8 +25,8 @@ from hami_allocator.writer import Writer
 T = TypeVar("T")
 LINGER = 30.0
 """Seconds for which the containers of a pod that ended are waited for."""
-PORTION = 100
-"""Objects of a list that are taken at once."""
+PORTION = 10
+"""Objects of a list that are taken at once: about a millisecond's work."""
 
 
 class Reconcile:
@@ -59,11 +59,15 @@ class Reconcile:
         gone_now = kind is ChangeKind.DELETED
         self._writer.tell(lambda: self._pod_gone(pod.metadata.uid) if gone_now else self.saw(pod))
 
+    def concerns(self, pod: Pod) -> bool:
+        """Say whether the pod asks for devices or holds some."""
+        return asks_for_any(pod, self._names) or self._world.ledger.entry(pod.metadata.uid) is not None
+
     def saw(self, pod: Pod) -> None:
         """Take note of a pod as it is now; one letter's work."""
         uid = pod.metadata.uid
         entry = self._world.ledger.entry(uid)
-        if entry is None and not asks_for_any(pod, self._names):
+        if not self.concerns(pod):
             return
         if pod.spec.node_name or has_ended(pod):
             self._world.unbound.pop(uid, None)

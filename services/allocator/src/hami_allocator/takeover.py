@@ -44,6 +44,8 @@ class Takeover:
         listed = await self._list()
         asking = [pod for pod in listed.items if asks_for_any(pod, self._names)]
         newest = max([int(listed.resource_version), *await self._mark_all(asking, term)])
+        if not asking:
+            await self._stir(term)
         await pods.wait_passed(str(newest))
         await self._writer.wait_caught_up()
         await self._writer.ask(self._forget_unwritten)
@@ -108,6 +110,15 @@ class Takeover:
         except KubeError:
             return False
         return False
+
+    async def _stir(self, term: Term) -> None:
+        """Mark any pod that holds devices: its change shows that our watch has passed the list, and spares another."""
+        bound = next((entry.allocation.pod for entry in self._world.ledger.entries if entry.is_bound), None)
+        try:
+            if bound is not None:
+                await self._kube.patch_pod(bound, annotations={TERM_KEY: term.mark()})
+        except KubeError:
+            return  # the watch is waited for, and where it stays quiet a list is made
 
     def _forget_unwritten(self) -> None:
         """End what was never written."""

@@ -18,15 +18,23 @@ class Writer:
 
     def __init__(self) -> None:
         self._mailbox = Mailbox()
+        self._asked_at = float("-inf")
 
     @property
     def waiting(self) -> int:
         """Count the letters not opened yet."""
         return len(self._mailbox)
 
+    def is_busy(self, seconds: float) -> bool:
+        """Say whether a decision was asked for within the last seconds."""
+        return asyncio.get_running_loop().time() - self._asked_at < seconds
+
     async def ask(self, work: Callable[[], R], *, urgency: Urgency = Urgency.WORK) -> R:
         """Have the work done in its turn and return its answer, or raise what it raised."""
-        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[R] = loop.create_future()
+        if urgency is Urgency.DECISION:
+            self._asked_at = loop.time()
         self._mailbox.post(Letter(work, answer), urgency)
         return await answer
 

@@ -26,7 +26,10 @@ WATCH_SECONDS = (300, 600)
 SILENCE = 120.0
 """Seconds without a line, bookmarks among them, after which a watch is taken for dead."""
 
-PATIENCE = 0.3
+SLICE = 50
+"""Objects of a page decoded at a stretch, a quarter of a millisecond's work: then others have their turn."""
+
+PATIENCE = 1.0
 """Seconds without a line after which a watch that should bring more is not waited for: a list tells as much."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
@@ -49,6 +52,7 @@ class Reflector(Generic[T]):
     ``on_list(objects, version, unread)`` hears each list, ``on_change(kind, object)`` each change after it; both are
     quick and never raise. ``on_malformed(name, sentence)`` hears of an object that cannot be read; nothing else is
     affected. ``unread`` names those of a list: they are there. One that is deleted is told with its metadata alone.
+    What a list shows is told only where ``keep(object)``: the rest is forgotten as it is read.
     """
 
     def __init__(  # noqa: PLR0913 - named options
@@ -60,6 +64,7 @@ class Reflector(Generic[T]):
         on_list: Callable[[Sequence[T], str, Sequence[Identity]], None],
         on_change: Callable[[ChangeKind, T], None],
         query: Mapping[str, str] | None = None,
+        keep: Callable[[T], bool] = lambda _object: True,
         on_malformed: Callable[[str, str], None] = lambda _name, _error: None,
         silence: float = SILENCE,
     ) -> None:
@@ -69,6 +74,7 @@ class Reflector(Generic[T]):
         self._query = dict(query or {})
         self._on_list = on_list
         self._on_change = on_change
+        self._keep = keep
         self._on_malformed = on_malformed
         self._silence = silence
         self._moved = asyncio.Event()
@@ -181,23 +187,28 @@ class Reflector(Generic[T]):
             self._relist = self._relist or not done
 
     async def _list(self) -> None:
-        """Tell a whole list; each page is decoded as it comes, so that a big one holds up nobody for long."""
+        """Tell a whole list; each page is decoded as it comes, in slices, so that a big one holds up nobody."""
         objects: list[T] = []
         unread: list[Identity] = []
         version = ""
         self._begun += 1
         async for page in self._kube.pages(self._path, self._query):
             self._be_patient()
-            for raw in page.items:
-                found = self._read(raw)
-                if found is None:
-                    unread.append(identity_of(raw))
-                else:
-                    objects.append(found)
+            for start in range(0, len(page.items), SLICE):
+                self._read_slice(page.items[start : start + SLICE], objects, unread)
+                await asyncio.sleep(0)
             version = page.resource_version
         self._on_list(objects, version, unread)
         self._told, self.synced, self._failing_since = self._begun, True, None
         self._move_to(version)
+
+    def _read_slice(self, items: Sequence[msgspec.Raw], objects: list[T], unread: list[Identity]) -> None:
+        for raw in items:
+            found = self._read(raw)
+            if found is None:
+                unread.append(identity_of(raw))
+            elif self._keep(found):
+                objects.append(found)
 
     async def _watch(self) -> None:
         query = {

@@ -261,3 +261,9 @@ class Leading(Struct, frozen=True, kw_only=True, tag="leading.v1"):
 
     term: str
     identity: str
+
+
+class Following(Struct, frozen=True, kw_only=True, tag="following.v1"):
+    """A follower that has seen the whole cluster: it answers what is only read, and the leader need not."""
+
+    identity: str

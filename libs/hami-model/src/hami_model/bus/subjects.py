@@ -13,6 +13,7 @@ EXPLAIN = f"{PREFIX}.allocator.explain"
 SIMULATE = f"{PREFIX}.allocator.simulate"
 SNAPSHOT = f"{PREFIX}.allocator.snapshot"
 LEADER = f"{PREFIX}.allocator.leader"
+FOLLOWER = f"{PREFIX}.allocator.follower"
 
 EVENTS_STREAM = "HAMI_EVENTS"
 EVENT_PREFIX = f"{PREFIX}.event"

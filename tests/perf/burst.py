@@ -1,0 +1,216 @@
+"""A burst of pods through the stand-in's scheduler, with our services and with an extender that does nothing.
+
+One rule: both bind the same pods over the same nodes on the same machine, in turn; what counts is their ratio.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hami_kit import bus as buses
+from hami_kit.bus import Bus, BusSettings
+from hami_kit.telemetry import Telemetry
+from hami_model.bus import subjects
+from hami_model.bus.messages import Done, Heartbeat, Inventory, NodeAnswer
+from hami_testkit.builders import NVIDIA, a_node
+from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.extender import hami_extender
+from hami_testkit.cluster.scheduler import KubeScheduler
+from hami_testkit.processes import BIN, Spec, free_port
+from hami_testkit.stack import Plan, Stack, stack
+from msgspec import Struct
+
+from tests.perf import caller, fleets, report
+from tests.perf.report import MS, Budget, Load
+from tests.perf.system import cpu_of
+
+NODES = 50
+PODS = 400
+ROUNDS = 3
+AT_ONCE = 16
+BEAT_EVERY = 5.0
+DEADLINE = 180.0
+
+Json = dict[str, Any]
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "reference" / "burst.md"
+OURS, NOTHING = "our services", "an extender that does nothing"
+SERVICES = {OURS: ("extender", "allocator", "nats"), NOTHING: ("nothing",)}
+
+
+class Burst(Struct, frozen=True, kw_only=True):
+    """One round: pods bound a second, and milliseconds of CPU time a pod of each process."""
+
+    per_second: float
+    cpu: Mapping[str, float]
+
+
+def main() -> None:
+    """Measure, write the page, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pods", type=int, default=PODS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--out", type=Path, default=PAGE, metavar="FILE")
+    options = parser.parse_args()
+    budget = msgspec.toml.decode((HERE / "budget.toml").read_text(), type=Budget)
+    watch = report.Watch()
+    found = asyncio.run(measure(options.pods, options.rounds))
+    aim = budget.aims["burst"]["ratio"]
+    options.out.write_text(page(found, aim, options.pods, watch.load()))
+    sys.stdout.write(f"{table(found)}\n{verdict(found, aim)}\nwritten: {options.out}\n")
+
+
+async def measure(pods: int, rounds: int) -> dict[str, list[Burst]]:
+    """Return the rounds of both."""
+    found: dict[str, list[Burst]] = {OURS: [], NOTHING: []}
+    with tempfile.TemporaryDirectory(prefix="hami-perf-") as folder:
+        async with (
+            stack(Plan(folder=Path(folder), schedules=False)) as system,
+            ApiClient.connect(system.at.api) as api,
+            _agents(system, api),
+        ):
+            other = await _start_nothing(system)
+            for number in range(rounds):
+                for name, url in ((NOTHING, other), (OURS, system.at.extender)):
+                    burst = await _burst(system, api, name, url, f"{SERVICES[name][0]}-{number}", pods)
+                    found[name].append(burst)
+                    sys.stdout.write(f"{name}: {burst.per_second:.0f} pods/s\n")
+    return found
+
+
+# The cluster
+
+
+@asynccontextmanager
+async def _agents(system: Stack, api: ApiClient) -> AsyncIterator[None]:
+    """Have nodes whose cards a node-agent tells of, so that no node lock is needed, for the length of a block."""
+    names = [f"node-{index:02d}" for index in range(NODES)]
+    for name in names:
+        status = {"allocatable": {"cpu": "64", "memory": "512Gi", "pods": "250"}}
+        await api.create("/api/v1/nodes", {"metadata": {"name": name}, "status": status})
+    async with buses.connect(BusSettings(url=system.at.nats), name="perf-agents", telemetry=Telemetry()) as bus:
+        await bus.wait_connected()
+        for name in names:
+            await _register(bus, name)
+        async with asyncio.TaskGroup() as tasks:
+            beating = tasks.create_task(_beat(bus, names))
+            yield
+            beating.cancel()
+
+
+async def _register(bus: Bus, name: str) -> None:
+    """Tell of a node's cards, as often as it takes until the allocator has seen the node."""
+    cards = a_node(name).with_cards(fleets.CARDS, memory=fleets.MEMORY, model=fleets.MODEL).cards
+    told = Inventory(node=name, agent="perf", digest=name, vendors=[NVIDIA], devices=list(cards))
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            answer = await bus.request(subjects.of_node(name, "inventory"), told, NodeAnswer, timeout=10)
+            if isinstance(answer, Done):
+                return
+            await asyncio.sleep(0.1)
+
+
+async def _beat(bus: Bus, names: Sequence[str]) -> None:
+    while True:
+        for name in names:
+            await bus.publish(subjects.of_node(name, "heartbeat"), Heartbeat(node=name, agent="perf", digest=name))
+        await asyncio.sleep(BEAT_EVERY)
+
+
+async def _start_nothing(system: Stack) -> str:
+    port = free_port()
+    command = [str(BIN / "python"), "-m", "tests.perf.nothing", "--port", str(port), "--api", system.at.api]
+    env, url = {"PYTHONPATH": str(HERE.parents[1])}, f"http://127.0.0.1:{port}"
+    running = await system.started.start(Spec(name="nothing", command=command, env=env, ready_url=f"{url}/readyz"))
+    await running.wait_ready(DEADLINE)
+    return url
+
+
+# One burst
+
+
+async def _burst(system: Stack, api: ApiClient, name: str, url: str, namespace: str, pods: int) -> Burst:
+    """Create pods, let a scheduler loose on them, wait until the last one is bound."""
+    await _create(api, namespace, pods)
+    before = {each: cpu_of(system.process(each).pid) for each in SERVICES[name]}
+    started = time.perf_counter()
+    async with KubeScheduler(system.at.api, hami_extender(url)).running():
+        await _wait_bound(api, namespace, pods)
+    seconds = time.perf_counter() - started
+    spent = {each: (cpu_of(system.process(each).pid) - then) * MS / pods for each, then in before.items()}
+    return Burst(per_second=pods / seconds, cpu=spent)
+
+
+async def _create(api: ApiClient, namespace: str, pods: int) -> None:
+    left = iter(range(pods))
+
+    async def worker() -> None:
+        for index in left:
+            pod = caller.pod(index)
+            pod["metadata"] = {"name": f"train-{index}", "namespace": namespace}
+            await api.create(f"/api/v1/namespaces/{namespace}/pods", pod)
+
+    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+
+
+async def _wait_bound(api: ApiClient, namespace: str, pods: int) -> None:
+    bound: set[str] = set()
+    async with asyncio.timeout(DEADLINE):
+        async for event in api.watch(f"/api/v1/namespaces/{namespace}/pods", timeoutSeconds=int(DEADLINE)):
+            if event["object"]["spec"].get("nodeName"):
+                bound.add(event["object"]["metadata"]["uid"])
+            if len(bound) == pods:
+                return
+
+
+# The page
+
+HEAD = """\
+# A burst of pods
+
+{pods} pods that ask for a card wait for {nodes} nodes; the stand-in's scheduler is let loose on them: pods bound a
+second, with our services, and with an extender that names a node in turn and binds at once. Written by `make perf`; a
+new run replaces it.
+"""
+
+HOW = """\
+## How
+
+- Scheduler, stand-in API server, extender, allocator and NATS share the machine, so CPU time is what runs out first.
+- The nodes' cards are told over the bus as our node-agent does, so no node lock is taken; no kubelet runs, and no pod
+  is confirmed. The allocator's events (CloudEvents and Kubernetes Events) are on: they go on after the pods are bound.
+- The two take turns; of several rounds the best of each counts.
+"""
+
+
+def page(found: Mapping[str, Sequence[Burst]], aim: float, pods: int, load: Load) -> str:
+    """Return the whole page."""
+    head = HEAD.format(pods=pods, nodes=NODES)
+    return "\n".join([head, table(found), "", verdict(found, aim), "", report.conditions([load]), "", HOW])
+
+
+def table(found: Mapping[str, Sequence[Burst]]) -> str:
+    """Return the rounds of both."""
+    rows = []
+    for name, rounds in found.items():
+        best = max(rounds, key=lambda burst: burst.per_second)
+        cpu = ", ".join(f"{each} {spent:.1f}" for each, spent in best.cpu.items())
+        rows.append(f"| {name} | {best.per_second:.0f} | {min(b.per_second for b in rounds):.0f} | {cpu} |")
+    return "\n".join(["| with | pods/s | worst round | CPU ms a pod |", "| --- | ---: | ---: | --- |", *rows])
+
+
+def verdict(found: Mapping[str, Sequence[Burst]], aim: float) -> str:
+    """Say how the two compare."""
+    ours, other = (max(burst.per_second for burst in found[name]) for name in (OURS, NOTHING))
+    return f"Ours bind {ours / other:.2f} of what the same loop binds with the other; the aim is {aim}."
+
+
+if __name__ == "__main__":
+    main()
