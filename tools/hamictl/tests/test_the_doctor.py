@@ -125,14 +125,14 @@ async def test_a_card_given_twice(clinic: Clinic) -> None:
     assert [("over-memory", "GPU-0", 8000, 10000)] == [(f["rule"], f["card"], f["had"], f["used"]) for f in said_of]
 
 
-@pytest.mark.parametrize(("lease", "rule"), [
-    (a_lease(holder=""), ["no-leader"]),
-    (a_lease(ago=60), ["no-leader"]),
-    (a_lease(ago=-60), ["clock-off"]),
+@pytest.mark.parametrize(("holder", "ago", "rule"), [
+    ("", 0.0, ["no-leader"]), ("allocator-0-abc", 60.0, ["no-leader"]), ("allocator-0-abc", -60.0, ["clock-off"]),
 ])  # fmt: skip
-async def test_nobody_leads_or_the_leaders_clock_is_off(clinic: Clinic, lease: dict[str, Any], rule: list[str]) -> None:
+async def test_nobody_leads_or_the_leaders_clock_is_off(
+    clinic: Clinic, holder: str, ago: float, rule: list[str]
+) -> None:
     """The Lease tells, by the API server's clock."""
-    clinic.change(LEASES, "kube-system", "hami-allocator", spec=lease)
+    clinic.change(LEASES, "kube-system", "hami-allocator", spec=a_lease(holder=holder, ago=ago))
 
     assert rule == await clinic.rules()
 
