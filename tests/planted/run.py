@@ -17,8 +17,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-COPIED = ("libs", "tests", "pyproject.toml")
+COPIED = ("libs", "services", "tests", "pyproject.toml")
 SECONDS = 180
+SEEDS = 1000
+"""Runs of the simulation within which a bug must show."""
 TESTS_FAILED = 1
 """Pytest's exit code when tests ran and some failed; anything higher means that they did not run."""
 
@@ -118,8 +120,12 @@ def copied_into(folder: Path) -> Path:
 
 def run_tests(copy: Path, tests: Sequence[str], *, limit: int = SECONDS) -> tuple[int | None, float, str]:
     """Run tests of a copy against the libraries of that copy; the same examples every time. No code = out of time."""
-    sources = [str(copy), *(str(path) for path in sorted(copy.glob("libs/*/src")))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+    sources = [str(copy), *(str(path) for path in sorted([*copy.glob("libs/*/src"), *copy.glob("services/*/src")]))]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sources),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SIMULATION_SEEDS": str(SEEDS),
+    }
     command = [
         sys.executable,
         "-m",

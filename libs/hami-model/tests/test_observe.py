@@ -201,6 +201,20 @@ def test_no_more_is_counted_than_was_asked_for() -> None:
     assert "gives 20000 MiB and 100 % of GPU-0 where the pod asks for 3000 MiB and 30 %" in told.why
 
 
+def test_a_whole_card_counts_as_it_was_given() -> None:
+    """A card that is registered with less memory for a while was whole when it was given, and will be again."""
+    limits: dict[str, str | int | float] = {"nvidia.com/gpu": "1"}
+    pod = holding_pod(f"GPU-0,NVIDIA,{CARDS[0].memory},0:;")
+    spec = structs.replace(pod.spec, containers=[Container(name="main", resources=Resources(limits=limits))])
+    shrunk = (structs.replace(CARDS[0], memory=1000), *CARDS[1:])
+
+    held = holding(structs.replace(pod, spec=spec), CATALOG, shrunk)
+
+    assert isinstance(held, Holding)
+    assert [CARDS[0].memory] == [g.memory for c in held.allocation.containers for g in c.grants]
+    assert () == held.complaints
+
+
 def test_a_card_that_is_not_there_keeps_its_booking() -> None:
     """An allocation outlives its card; the card may come back."""
     ledger, fleet = books()
@@ -237,6 +251,17 @@ def test_a_binding_seen_to_have_landed_is_bound() -> None:
     pod = holding_pod()
 
     assert (Bound(uid="uid-1"), Seen(uid="uid-1", pod=pod)) == sight(books_with(State.BINDING), pod).events
+
+
+def test_a_pod_that_a_new_leader_bound_here_holds_what_is_written_there() -> None:
+    """Our Binding never landed; who slept through a take-over must not take another's for it."""
+    ledger, fleet = books()
+    ledger.apply(BindSent(uid="uid-1", pod=a_pod(), allocation=its_allocation()))
+
+    for event in sight(ledger, holding_pod("GPU-1,NVIDIA,3000,30:;")).events:
+        ledger.apply(event)
+
+    assert {("NVIDIA", "GPU-1"): Charge(slots=1, memory=3000, cores=30)} == fleet.use("node-1")
 
 
 def test_a_sight_of_the_served_pod_confirms_it() -> None:

@@ -173,8 +173,8 @@ def _most(ask: Demand, card: Device | None, grant: Grant) -> tuple[int, int]:
             return mib, ask.cores
         case Percent(percent):
             return whole * percent // 100 if card else whole, ask.cores
-        case Whole():
-            return whole, ask.cores
+        case Whole():  # a card that is registered smaller now was whole when it was given, and may be again
+            return max(whole, grant.memory), ask.cores
         case _:
             assert_never(ask.memory)
 

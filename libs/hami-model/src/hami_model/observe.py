@@ -69,9 +69,9 @@ def observe(entry: Entry | None, pod: Pod, catalog: Catalog, devices_of: Devices
         return NOTHING_NEW if entry.is_bound else Sight((Seen(uid=entry.uid, pod=pod),))
     if entry.is_bound:
         return Sight(_seen_bound(entry, pod, catalog, at=at))
-    if entry.state is State.BINDING and pod.spec.node_name == entry.node:
-        return Sight((Bound(uid=entry.uid, at=at), *_seen_bound(entry, pod, catalog, at=at)))
     found = _found(pod, catalog, devices_of, at=at)
+    if entry.state is State.BINDING and pod.spec.node_name == entry.node and not _are_others(entry, found):
+        return Sight((Bound(uid=entry.uid, at=at), *_seen_bound(entry, pod, catalog, at=at)))
     gone = Released(uid=entry.uid, why=f"the pod was bound to {pod.spec.node_name} by somebody else")
     return Sight((gone, *found.events), found.notices)
 
@@ -110,6 +110,16 @@ def is_given(pod: Pod, allocation: Allocation, catalog: Catalog) -> bool:
         return True
     started = names_of_started(pod)
     return any(c.grants and c.name in started for c in allocation.containers)
+
+
+def _are_others(entry: Entry, found: Sight) -> bool:
+    """Say whether a pod was bound with other cards than we sent: a new leader's Binding to the same node came first."""
+    written = [event for event in found.events if isinstance(event, FoundBound) and not event.everywhere]
+    return any(_cards(event.allocation) != _cards(entry.allocation) for event in written)
+
+
+def _cards(allocation: Allocation) -> list[tuple[str, list[str]]]:
+    return [(c.name, sorted(grant.uuid for grant in c.grants)) for c in allocation.containers]
 
 
 def _ended(entry: Entry | None, pod: Pod) -> Sight:

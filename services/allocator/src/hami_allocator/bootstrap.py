@@ -84,7 +84,9 @@ async def running(settings: AllocatorSettings, stop: asyncio.Event) -> AsyncIter
             Kube.connect(settings.kubeconfig or None) as kube,
             connect(bus_settings, name=LEASE, telemetry=telemetry, clock=clock, on_malformed=malformed) as bus,
         ):
-            shell = Shell(settings=settings, kube=kube, bus=bus, clock=clock, telemetry=telemetry)
+            shell = Shell(
+                settings=settings, identity=new_identity(), kube=kube, bus=bus, clock=clock, telemetry=telemetry
+            )
             process = new_process(shell, world, writer, malformed)
             health = serve_web(web_app(shell, process), settings.health_listen, variable="HAMI_HEALTH_LISTEN")
             async with health as address, process.running(stop):
@@ -92,6 +94,11 @@ async def running(settings: AllocatorSettings, stop: asyncio.Event) -> AsyncIter
                 yield process
     finally:
         await asyncio.to_thread(telemetry.close)
+
+
+def new_identity() -> str:
+    """Return a name that no other process start ever had: the Lease's holder, and the term."""
+    return f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
 
 
 def new_world(settings: AllocatorSettings, clock: Clock) -> World:
@@ -119,6 +126,8 @@ class Shell(Struct, frozen=True, kw_only=True):
     """What connects the process to the outside."""
 
     settings: AllocatorSettings
+    identity: str
+    """Who this process is, in the Lease and in the marks on pods; new for each process start."""
     kube: Kube
     bus: Bus
     clock: Clock
@@ -127,8 +136,7 @@ class Shell(Struct, frozen=True, kw_only=True):
 
 def new_process(shell: Shell, world: World, writer: Writer, malformed: MalformedHook) -> Process:
     """Wire the parts of one allocator."""
-    settings, kube, clock = shell.settings, shell.kube, shell.clock
-    identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+    settings, identity, kube, clock = shell.settings, shell.identity, shell.kube, shell.clock
     election = Election(kube, namespace=settings.lease_namespace, name=LEASE, identity=identity, clock=clock)
     leaders = kube.guarded(only_leading(election))
     agents = Agents(world, clock)

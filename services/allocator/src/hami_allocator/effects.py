@@ -16,8 +16,9 @@ from hami_model.bus.messages import BindAnswer, BindPod, Done, PushAllocation, R
 from hami_model.bus.subjects import of_node
 from hami_model.demands import pod_demand
 from hami_model.errors import HamiError
-from hami_model.life import Bound, Entry, Released
+from hami_model.life import Bound, Entry, Event, Released
 from hami_model.objects import Pod, PodRef
+from hami_model.observe import observe
 
 from hami_allocator.desk import Granted, Plain, Unknown
 from hami_allocator.facts import PodNews
@@ -275,9 +276,16 @@ class Bind:
         world = self._means.world
         entry = world.ledger.entry(self._pod.uid)
         if entry is not None and entry.state is State.BINDING:
-            world.apply(outcome)
+            world.apply(*self._events(entry, outcome))
             entry = world.ledger.entry(self._pod.uid)
         return entry.state if entry is not None else None
+
+    def _events(self, entry: Entry, outcome: Bound | Released) -> tuple[Event, ...]:
+        """Return what follows; a pod that a read showed bound holds what is written there, by whoever bound it."""
+        if self._found is None or not isinstance(outcome, Bound):
+            return (outcome,)
+        world, at = self._means.world, self._means.clock.monotonic()
+        return observe(entry, self._found, world.catalog, world.nodes.devices, at=at).events
 
     async def _undo(self, allocation: Allocation) -> None:
         means = self._means

@@ -42,6 +42,8 @@ class Leader:
         self.registrar = Registrar(means, tasks)
         self._reserved: deque[tuple[float, str]] = deque()
         self._unconfirmed: deque[tuple[float, str]] = deque()
+        self._locked_before: set[str] = set()
+        """Nodes that showed a lock a second ago: one that is being cleared is not cleared twice."""
 
     # Duty
 
@@ -91,7 +93,8 @@ class Leader:
 
     def _clear_left_locks(self, name: str) -> None:
         node, vendors = self._world.nodes.node(name), self._world.catalog.vendors
-        locks = {v.lock.key: v.lock for v in vendors if node and v.lock and v.lock.key in node.annotations}
+        shown = {v.lock.key: v.lock for v in vendors if node and v.lock and v.lock.key in node.annotations}
+        locks = {key: lock for key, lock in shown.items() if not self._means.locks.is_taken(name, key)}
         if locks:
             work = self._means.locks.clear_left(name, tuple(locks.values()))
             self._tasks.create_task(work, name=f"clear locks of {name}")
@@ -120,8 +123,16 @@ class Leader:
         while self._unconfirmed and now - self._unconfirmed[0][0] >= UNCONFIRMED_AFTER:
             _, uid = self._unconfirmed.popleft()
             self._call_out(uid)
+        self._clear_late_locks()
         for uid in self._means.locks.overdue(asyncio.get_running_loop().time()):
             self._open_lock(uid)
+
+    def _clear_late_locks(self) -> None:
+        """Clear locks that nobody holds: such a write may land long after its bind was given up."""
+        locked = set(self._world.nodes.locked)
+        for name in sorted(locked & self._locked_before):
+            self._clear_left_locks(name)
+        self._locked_before = locked
 
     def _call_out(self, uid: str) -> None:
         entry = self._world.ledger.entry(uid)

@@ -6,6 +6,8 @@ endpoint outlives the Lease. A write that the Lease no longer covers ends the te
 
 import asyncio
 import logging
+from collections.abc import Callable
+from typing import Any
 
 from hami_kit.errors import BoundaryError, KubeError, KubeNotFound, KubeUnavailable
 from hami_kit.kube.reflector import Reflector
@@ -46,6 +48,32 @@ class Office(Struct, frozen=True, kw_only=True):
     reservation_timeout: float
 
 
+class _Crew(asyncio.TaskGroup):
+    """The tasks of a term; ``dismissed`` hears in the same step when one has failed and the group takes no more."""
+
+    def __init__(self, dismissed: Callable[[], None]) -> None:
+        super().__init__()
+        self._dismissed = dismissed
+        self._at_work: set[asyncio.Task[Any]] = set()
+
+    def create_task(self, coro: Any, **options: Any) -> "asyncio.Task[Any]":
+        """Start a task, and remember it until it ends."""
+        task: asyncio.Task[Any] = super().create_task(coro, **options)
+        self._at_work.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._at_work.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._dismissed()
+
+    async def wait_idle(self) -> None:
+        """Return in the step in which nothing is at work any more."""
+        while self._at_work:
+            await asyncio.wait(self._at_work)
+
+
 class Term:
     """Leads until cancelled, or asked to finish."""
 
@@ -69,14 +97,18 @@ class Term:
             log.warning("the term is over: %s", group.exceptions[0])
         finally:
             office.own.leading.set(0)
-            means.world.duty = OffDuty()
+            self._go_off_duty()
             await means.writer.ask(self._forget_reservations)
 
     async def _serve_and_finish(self) -> None:
         """Serve until asked to finish; then writes under way may end, for a while."""
         try:
-            async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as tasks:
-                await self._serve(tasks, patience)
+            async with asyncio.timeout(None) as patience, _Crew(self._go_off_duty) as tasks:
+                try:
+                    await self._serve(tasks, patience)
+                    await tasks.wait_idle()
+                finally:
+                    self._go_off_duty()
             log.info("the term ended cleanly")
         except TimeoutError:
             log.warning("stopping with writes under way: the next leader finds out what became of them")
@@ -100,6 +132,10 @@ class Term:
             office.own.leading.set(0)
             binder.close()
             await handle.stop()
+
+    def _go_off_duty(self) -> None:
+        """Act on nothing any more, in the step in which the crew is dismissed: a later letter would ask it for more."""
+        self._office.means.world.duty = OffDuty()
 
     def _take_up(self, leader: Leader) -> None:
         self._office.means.world.duty = leader

@@ -44,6 +44,8 @@ class LockKeeper:
         values: dict[str, str | None] = {lock.key: write_lock(lock, pod, self._clock.now()) for lock in locks}
         fresh = self._seen(node) or await self._kube.get_node(node)
         for attempt in range(ATTEMPTS):
+            if pod.uid not in self._held:  # its end was seen, and the next in line writes here by now
+                raise DomainError(f"pod {pod} ended while node {node} was being locked for it")
             try:
                 await self._kube.patch_node(node, annotations=values, resource_version=fresh.metadata.resource_version)
             except KubeConflict:
@@ -65,6 +67,10 @@ class LockKeeper:
             value = read_lock(node.annotations.get(lock.key, ""))
             age = max(0.0, self._clock.now() - value.since) if value is not None else 0.0
             self._queues.restore(node.metadata.name, lock.key, pod, since=loop_time - age)
+
+    def is_taken(self, node: str, key: str) -> bool:
+        """Say whether any pod holds, or waits for, the lock."""
+        return self._queues.is_taken(node, key)
 
     def holds(self, uid: str) -> bool:
         """Say whether the pod has a lock somewhere."""

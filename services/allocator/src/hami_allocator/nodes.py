@@ -47,6 +47,9 @@ class Nodes:
         self._known: dict[str, Known] = {}
         self._timed: set[str] = set()
         """Nodes where time alone may change who is there: an agent's silence, a plugin without devices."""
+        self._lock_keys = frozenset(v.lock.key for v in catalog.vendors if v.lock is not None)
+        self.locked: set[str] = set()
+        """Nodes whose annotations show a lock."""
         self.hearing = hearing
         self.heartbeats = Heartbeats(hearing)
 
@@ -104,6 +107,7 @@ class Nodes:
             forgotten, before = self.gone(name), None  # a namesake: what was told of the other is not true of it
         known = self._known.setdefault(name, Known())
         known.node = node
+        (self.locked.discard if self._lock_keys.isdisjoint(node.annotations) else self.locked.add)(name)
         if before is not None and _reads_alike(before, node):
             return ()
         known.memory = remember(node, known.memory, self._catalog)
@@ -115,6 +119,7 @@ class Nodes:
         """Forget a node; return what changed about its cards."""
         known = self._known.pop(name, None)
         self._timed.discard(name)
+        self.locked.discard(name)
         self.heartbeats.forget(name)
         return tuple(Change(node=name, word=word, claim=None) for word in known.claims) if known else ()
 
