@@ -108,6 +108,32 @@ async def test_who_watched_an_earlier_run_must_list_again() -> None:
     assert [(410, "Expired")] == [(status["code"], status["reason"]) for status in again]
 
 
+async def test_a_standin_with_a_journal_survives_a_crash(tmp_path: Path) -> None:
+    """As etcd would: the same objects, uids and revisions; what was deleted stays away; watches from before get 410."""
+    options, nodes = (f"--journal={tmp_path / 'journal'}", f"--nodes={tmp_path / 'nodes'}"), tmp_path / "nodes"
+    nodes.write_text(NODES)
+    async with standin(*options) as (first, url), ApiClient.connect(url) as api:
+        watched = (await api.get("/api/v1/pods"))["metadata"]["resourceVersion"]
+        kept = await api.create("/api/v1/namespaces/default/pods", POD)
+        again = await api.create("/api/v1/namespaces/default/pods", {**POD, "metadata": {"name": "p1"}})
+        await api.delete("/api/v1/namespaces/default/pods/p1")
+        node = await api.patch("/api/v1/nodes/node-a", {"metadata": {"annotations": {"a/b": "c"}}})
+        first.kill()
+        await first.wait()
+
+        async with standin(*options, f"--listen={url.removeprefix('http://')}"):
+            pods = (await api.get("/api/v1/pods"))["items"]
+            nodes_now = (await api.get("/api/v1/nodes"))["items"]
+            events = [event["object"] async for event in api.watch("/api/v1/pods", resourceVersion=watched)]
+            later = await api.create("/api/v1/namespaces/default/pods", {**POD, "metadata": {"name": "p1"}})
+
+    assert [kept["metadata"]] == [pod["metadata"] for pod in pods]
+    assert [node["metadata"], "node-b"] == [nodes_now[0]["metadata"], nodes_now[1]["metadata"]["name"]]
+    assert [410] == [status["code"] for status in events]
+    assert again["metadata"]["uid"] != later["metadata"]["uid"]
+    assert int(node["metadata"]["resourceVersion"]) < int(later["metadata"]["resourceVersion"])
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 async def test_kubectl_finds_its_way(tmp_path: Path) -> None:
     """create, get, describe, annotate, wait and delete work as on any cluster."""

@@ -99,3 +99,33 @@ async def test_a_process_does_not_inherit_what_would_configure_it_from_outside(
             await running.wait_ready(20)
 
     assert "outside" == os.environ["KUBECONFIG"]
+
+
+async def test_a_process_is_killed_and_started_again_as_it_was(tmp_path: Path) -> None:
+    """At once, without the polite signal, and under its old name and address."""
+    ends = tmp_path / "ends"
+    async with processes(tmp_path) as started:
+        first = await a_server(started, "allocator", ends)
+        await started.kill("allocator")
+        killed = not is_alive(first.pid)
+        second = await started.start_again("allocator")
+        await second.wait_ready(20)
+
+        assert killed
+        assert second is started.find("allocator")
+    assert ["allocator"] == ends.read_text().split()
+
+
+async def test_a_process_stands_still_until_it_is_resumed(tmp_path: Path) -> None:
+    """Its connections stay open and nothing is answered; a paused one can still be told to stop."""
+    async with processes(tmp_path) as started:
+        running = await a_server(started, "nats", tmp_path / "ends")
+        running.pause()
+        with pytest.raises(ProcessFailedError, match="nats was not ready"):
+            await running.wait_ready(0.5)
+        running.resume()
+        await running.wait_ready(20)
+        running.pause()
+        await started.stop("nats")
+
+    assert ["nats"] == (tmp_path / "ends").read_text().split()

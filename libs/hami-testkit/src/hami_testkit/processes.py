@@ -83,15 +83,36 @@ class Running:
         except httpx.HTTPError:
             return False
 
+    @property
+    def is_alive(self) -> bool:
+        """Say whether the process has not ended; a paused one has not."""
+        return self._process.returncode is None
+
     def kill(self) -> None:
         """End the process at once, as a crash would."""
-        if self._process.returncode is None:
-            self._process.kill()
+        self._signal(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Let the process stand still, as a machine that is too busy would; its connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.is_alive:
+            self._process.send_signal(number)
+
+    async def wait_ended(self) -> int:
+        """Return how the process ended, once it has."""
+        return await self._process.wait()
 
     async def stop(self) -> None:
         """Ask the process to stop, then make it."""
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
+        if self.is_alive:
+            self._signal(signal.SIGTERM)
+            self.resume()  # a paused one hears nothing
             try:
                 async with asyncio.timeout(self.spec.grace):
                     await self._process.wait()
@@ -106,6 +127,7 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: list[Running] = []
+        self._specs: dict[str, Spec] = {}
 
     async def start(self, spec: Spec) -> Running:
         """Start one process without waiting for it."""
@@ -121,13 +143,29 @@ class Processes:
             )
         running = Running(spec, process, log)
         self.running.append(running)
+        self._specs[spec.name] = spec
         return running
+
+    def find(self, name: str) -> Running:
+        """Return a running process by its name."""
+        return next(p for p in self.running if p.spec.name == name)
+
+    async def start_again(self, name: str) -> Running:
+        """Start a process that was stopped or killed as it was started before, without waiting for it."""
+        return await self.start(self._specs[name])
 
     async def stop(self, name: str) -> None:
         """Stop one process by its name."""
-        running = next(p for p in self.running if p.spec.name == name)
+        running = self.find(name)
         self.running.remove(running)
         await running.stop()
+
+    async def kill(self, name: str) -> None:
+        """End one process by its name as a crash would, and wait until it is gone."""
+        running = self.find(name)
+        self.running.remove(running)
+        running.kill()
+        await running.wait_ended()
 
     def complaints(self) -> list[str]:
         """Return what the processes logged as a warning or worse, with their names."""

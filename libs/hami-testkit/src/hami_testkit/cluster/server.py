@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
 from hami_testkit.cluster.admission import Webhooks
 from hami_testkit.cluster.api import Api
 from hami_testkit.cluster.faults import Faults
+from hami_testkit.cluster.journal import Journal
 from hami_testkit.cluster.registry import Registry
 from hami_testkit.cluster.store import Store
 
@@ -29,10 +31,14 @@ class ApiServer:
 
 @asynccontextmanager
 async def api_server(
-    *, host: str = "127.0.0.1", port: int = 0, bookmark_seconds: float = 30
+    *, host: str = "127.0.0.1", port: int = 0, bookmark_seconds: float = 30, journal: Path | None = None
 ) -> AsyncIterator[ApiServer]:
-    """Serve an empty cluster; port 0 takes a free one. Leaving ends every watch and frees the port."""
-    store = Store()
+    """Serve an empty cluster, or what the journal holds of an earlier one; port 0 takes a free one.
+
+    Leaving ends every watch and frees the port.
+    """
+    written = Journal(journal) if journal else None
+    store = Store(journal=written)
     webhooks, faults = Webhooks(store), Faults(store)
     registry = Registry(store, webhooks)
     for namespace in NAMESPACES:
@@ -53,3 +59,5 @@ async def api_server(
         await asyncio.sleep(0)  # the readers of the watches say goodbye
         await runner.cleanup()
         await webhooks.close()
+        if written is not None:
+            written.close()

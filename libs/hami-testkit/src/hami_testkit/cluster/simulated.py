@@ -24,6 +24,8 @@ from hami_testkit.cluster.status import Json
 if TYPE_CHECKING:
     from hami_testkit.cluster.kubelet import Kubelet
 
+WEBHOOK = "hami-webhook"
+
 
 class Standin:
     """A running stand-in cluster."""
@@ -50,7 +52,7 @@ class Standin:
 
     @classmethod
     @asynccontextmanager
-    async def start(
+    async def start(  # noqa: PLR0913 - each is one switch of the program, with a default
         cls,
         *,
         nodes: Sequence[Mapping[str, Any]] = (),
@@ -59,21 +61,24 @@ class Standin:
         scheduler: Extender | str | bool = False,
         kubelets: Path | None = None,
         bookmark_seconds: float = 30,
+        journal: Path | None = None,
     ) -> AsyncIterator[Standin]:
         """Run a cluster with these Node objects until the block is left.
 
         ``scheduler``: True for a scheduler alone, or the extender (or its URL) that device pods go through;
-        ``kubelets``: the folder under which each node gets its kubelet's folders.
+        ``kubelets``: the folder under which each node gets its kubelet's folders; ``journal``: a file with everything
+        that an earlier run of the same cluster wrote, and that this one will write.
         """
         host, _, port = listen.rpartition(":")
         host = host.strip("[]")
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(
-                api_server(host=host, port=int(port), bookmark_seconds=bookmark_seconds)
+                api_server(host=host, port=int(port), bookmark_seconds=bookmark_seconds, journal=journal)
             )
             cluster = cls(server)
             for node in nodes:
-                await server.registry.create(NODES, dict(node))
+                if server.store.get(NODES, ("", node["metadata"]["name"])) is None:
+                    await server.registry.create(NODES, dict(node))
             if webhook_url:
                 await cluster.add_webhook(webhook_url)
             if scheduler:
@@ -111,7 +116,9 @@ class Standin:
         failure_policy: str = "Fail",
         timeout_seconds: int = 10,
     ) -> None:
-        """Have every new pod shown to the webhook at ``url``."""
+        """Have every new pod shown to the webhook at ``url``; one that a journal brought back stays as it is."""
+        if self._server.store.get(WEBHOOKS, ("", WEBHOOK)) is not None:
+            return
         ignored = {"matchExpressions": [{"key": "hami.io/webhook", "operator": "NotIn", "values": ["ignore"]}]}
         rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "scope": "*"}
         client: Json = {"url": url}
@@ -122,7 +129,7 @@ class Standin:
             "failurePolicy": failure_policy, "timeoutSeconds": timeout_seconds, "rules": [rule],
             "namespaceSelector": ignored, "objectSelector": ignored,
         }  # fmt: skip
-        await self.registry.create(WEBHOOKS, {"metadata": {"name": "hami-webhook"}, "webhooks": [webhook]})
+        await self.registry.create(WEBHOOKS, {"metadata": {"name": WEBHOOK}, "webhooks": [webhook]})
 
     def kubeconfig(self, path: Path) -> Path:
         """Write a kubeconfig that leads here, and return its path."""

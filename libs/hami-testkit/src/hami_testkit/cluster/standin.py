@@ -45,6 +45,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--listen", type=_read(_address), default="127.0.0.1:0", metavar="HOST:PORT",
         help="where the API server listens; port 0: a free one")  # fmt: skip
     add("--kubeconfig-out", type=Path, metavar="FILE", help="write a kubeconfig that leads here")
+    add("--journal", type=Path, metavar="FILE",
+        help="write down all that changes, and begin with what stands there: a crash loses nothing")  # fmt: skip
     add("--nodes", type=_read(_nodes), default=[], metavar="FILE",
         help="Node objects to start with: YAML documents, or a List")  # fmt: skip
     add("--scheduler", action="store_true", help="run hami-scheduler and default-scheduler")
@@ -65,7 +67,9 @@ async def _run(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(Standin.start(nodes=options.nodes, listen=options.listen))
+        cluster = await stack.enter_async_context(
+            Standin.start(nodes=options.nodes, listen=options.listen, journal=options.journal)
+        )
         if options.webhook:
             await cluster.add_webhook(options.webhook)
         if options.scheduler or options.extender:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from hami_testkit.cluster.journal import Journal
 from hami_testkit.cluster.objects import Key, Stored, freeze, thaw
 from hami_testkit.cluster.resources import Resource
 from hami_testkit.cluster.selectors import Selection
@@ -83,12 +84,27 @@ class Collection:
 class Store:
     """All collections behind one revision counter."""
 
-    def __init__(self, *, history: int = 100_000) -> None:
+    def __init__(self, *, history: int = 100_000, journal: Journal | None = None) -> None:
         self.revision = self._first = first_revision()
         self._history = history
+        self._journal = journal
         self._collections: dict[Resource, Collection] = {}
         self._pages: dict[str, Page] = {}
         self._tokens = 0
+        if journal is not None:
+            self._restore(journal)
+
+    def _restore(self, journal: Journal) -> None:
+        """Take up everything as it was; who watched an earlier revision gets 410, as from a restarted server."""
+        known = list(journal.read())
+        if known:
+            self.revision = self._first = known[-1][1].revision
+        for resource, line in known:
+            stored = freeze(line.object, line.revision)
+            objects = self.of(resource).objects
+            objects.pop(stored.key, None)
+            if not line.gone:
+                objects[stored.key] = stored
 
     def of(self, resource: Resource) -> Collection:
         """Return the collection of a resource, empty where nothing was ever written."""
@@ -109,6 +125,7 @@ class Store:
         """Write an object, new or changed, as the next revision."""
         self.revision += 1
         stored = freeze(obj, self.revision)
+        self._note(resource, stored)
         collection = self.of(resource)
         collection.record(collection.objects.get(stored.key), stored, last=stored)
         return stored
@@ -119,8 +136,13 @@ class Store:
         collection = self.of(resource)
         old = collection.objects[key]
         last = freeze(thaw(old), self.revision)
+        self._note(resource, last, gone=True)
         collection.record(old, None, last=last)
         return last
+
+    def _note(self, resource: Resource, stored: Stored, *, gone: bool = False) -> None:
+        if self._journal is not None:
+            self._journal.write(resource, stored, gone=gone)
 
     def page(self, resource: Resource, selection: Selection, *, limit: int, token: str) -> tuple[Page, str]:
         """Return one page and the token of the next; all pages of one list show the same revision."""
