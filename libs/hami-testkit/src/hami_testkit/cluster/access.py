@@ -15,20 +15,35 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 from hami_testkit.cluster.client import ApiClient
+
+
+class Access(Struct, frozen=True):
+    """Where a cluster is, and as whom to ask there."""
+
+    url: str
+    tls: ssl.SSLContext | None = None
+    token: str = ""
 
 
 @asynccontextmanager
 async def connect(kubeconfig: Path) -> AsyncIterator[ApiClient]:
     """Open a client of the cluster that a kubeconfig leads to."""
-    config = yaml.safe_load(await asyncio.to_thread(kubeconfig.read_text))
+    access = read(await asyncio.to_thread(kubeconfig.read_text))
+    async with ApiClient.connect(access.url, tls=access.tls, token=access.token) as client:
+        yield client
+
+
+def read(kubeconfig: str) -> Access:
+    """Read the text of a kubeconfig."""
+    config = yaml.safe_load(kubeconfig)
     context = _named(config, "contexts", config["current-context"])["context"]
     cluster = _named(config, "clusters", context["cluster"])["cluster"]
     user = _named(config, "users", context["user"])["user"]
     tls = _tls(cluster, user) if cluster["server"].startswith("https://") else None
-    async with ApiClient.connect(cluster["server"], tls=tls, token=user.get("token", "")) as client:
-        yield client
+    return Access(cluster["server"], tls, user.get("token", ""))
 
 
 def _named(config: dict[str, Any], section: str, name: str) -> dict[str, Any]:

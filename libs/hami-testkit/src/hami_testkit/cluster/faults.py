@@ -1,6 +1,7 @@
 """Switches that no real API server has: what a test turns to see how a client bears it.
 
-One rule: a switch changes when and whether an answer arrives, never what the store holds.
+One rule: a switch changes when and whether an answer arrives, never what the store holds. The stand-in has them; the
+proxy in front of a real server has the same.
 
 ``delay``    the request waits before it is looked at
 ``drop``     the request is carried out, the connection is cut instead of answering
@@ -48,11 +49,10 @@ class Call(Struct, frozen=True):
     name: str
 
 
-class Faults:
-    """The switches of one stand-in."""
+class Switches:
+    """The switches that requests meet; what watches do is turned by ``turn_watches`` and ``release_watches``."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._running = asyncio.Event()
         self._running.set()
@@ -72,36 +72,21 @@ class Faults:
             case "delay" | "drop" | "refuse":
                 self._faults.append(structs.replace(fault))
             case _:
-                self._turn_watches(fault)
+                self.turn_watches(fault)
 
     def clear(self) -> None:
         """Turn everything back: requests are answered, watches catch up."""
         self._faults.clear()
         self._running.set()
-        for collection in self._store.collections:
-            collection.hub.release()
+        self.release_watches()
 
-    def _turn_watches(self, fault: Fault) -> None:
-        collections = [self._store.of(resource) for resource in RESOURCES if fnmatchcase(resource.name, fault.resource)]
-        if not collections:
-            raise bad_request(f"resource {fault.resource!r} is not served; name one such as pods, or leave it out")
-        for collection in collections:
-            self._turn_watch(fault.kind, collection)
+    def turn_watches(self, fault: Fault) -> None:
+        """Turn a switch of watches."""
+        raise NotImplementedError
 
-    def _turn_watch(self, kind: Kind, collection: Collection) -> None:
-        match kind:
-            case "gone":
-                collection.compact(self._store.revision)
-                self._store.forget_pages()
-                collection.hub.expire(self._store.revision)
-            case "hold":
-                collection.hub.hold()
-            case "release":
-                collection.hub.release()
-            case "silence":
-                collection.hub.silence()
-            case _:
-                collection.hub.end()
+    def release_watches(self) -> None:
+        """Let all watches catch up."""
+        raise NotImplementedError
 
     async def running(self) -> None:
         """Wait while the stand-in is paused."""
@@ -129,6 +114,42 @@ class Faults:
                         self._faults.remove(fault)
                 return fault
         return None
+
+
+class Faults(Switches):
+    """The switches of one stand-in."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def release_watches(self) -> None:
+        """Let all watches catch up."""
+        for collection in self._store.collections:
+            collection.hub.release()
+
+    def turn_watches(self, fault: Fault) -> None:
+        """Turn a switch of the watches of the resources that the pattern meets."""
+        collections = [self._store.of(resource) for resource in RESOURCES if fnmatchcase(resource.name, fault.resource)]
+        if not collections:
+            raise bad_request(f"resource {fault.resource!r} is not served; name one such as pods, or leave it out")
+        for collection in collections:
+            self._turn_watch(fault.kind, collection)
+
+    def _turn_watch(self, kind: Kind, collection: Collection) -> None:
+        match kind:
+            case "gone":
+                collection.compact(self._store.revision)
+                self._store.forget_pages()
+                collection.hub.expire(self._store.revision)
+            case "hold":
+                collection.hub.hold()
+            case "release":
+                collection.hub.release()
+            case "silence":
+                collection.hub.silence()
+            case _:
+                collection.hub.end()
 
 
 def _is_about(fault: Fault, call: Call) -> bool:
