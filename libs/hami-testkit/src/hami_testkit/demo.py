@@ -146,6 +146,7 @@ async def _show(console: Console, plan: Plan, started: Processes, report_file: P
         if plan.allocators > 1:
             change = await demo_takeover.kill_the_leader(console, cluster)
             report = structs.replace(report, leader_change=change)
+            await demo_views.checked(console, system)
     if report_file is not None:
         report_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
         console.print(f"wrote {report_file}", highlight=False)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import yaml
 from hami_kit import bus as buses
 from hami_kit.bus import Bus, BusSettings
@@ -16,7 +15,6 @@ from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import AskSnapshot, ExplainAnswer, ExplainPod, Explanation, Snapshot, SnapshotAnswer
-from hami_model.objects import Node, Pod
 
 from hami_testkit.stack import Stack
 
@@ -99,12 +97,6 @@ class DemoCluster:
         """Return all pods."""
         items: list[Json] = (await self._http.get(f"/api/v1/namespaces/{NAMESPACE}/pods")).json()["items"]
         return items
-
-    async def objects(self) -> tuple[list[Node], list[Pod]]:
-        """Return every node and pod as the model reads them."""
-        nodes = (await self._http.get("/api/v1/nodes")).json()["items"]
-        pods = (await self._http.get("/api/v1/pods")).json()["items"]
-        return msgspec.convert(nodes, list[Node], strict=False), msgspec.convert(pods, list[Pod], strict=False)
 
     def environment(self, pod: Json) -> dict[str, dict[str, str]]:
         """Return what each container of a running pod got from the device plugin, by container."""

@@ -1,17 +1,14 @@
 """The demo's second act, with two allocators or more: the leader is killed while pods come.
 
-One rule: it tells what somebody who watches the pods would see, and asks a checker that trusts no allocator.
+One rule: it tells what somebody who watches the pods would see.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
 
-from hami_model.inspection import Finding, Sight, inspect
 from msgspec import Struct
 from rich.console import Console
 
-from hami_testkit.builders import a_catalog
 from hami_testkit.demo_cluster import DEADLINE, DemoCluster, DemoError, Json, is_running
 
 EVERY = 0.5
@@ -23,7 +20,7 @@ MEANWHILE = 20
 AFTER = 4
 """Pods that come when another leads."""
 TAKEOVER_DEADLINE = 60.0
-"""Seconds for another to lead: a Lease lasts 15, and the machine may be busy."""
+"""Seconds for another to lead: a Lease lasts 10, and the machine may be busy."""
 
 
 class LeaderChange(Struct, frozen=True, kw_only=True):
@@ -58,7 +55,6 @@ async def kill_the_leader(console: Console, cluster: DemoCluster) -> LeaderChang
         watching.cancel()
     pause = pods.first_after(killed) - killed
     console.print(f"  all {len(pods.names)} pods run; none was bound for {pause:.1f} s after the kill", highlight=False)
-    await _check(console, cluster)
     return LeaderChange(before=before, after=after, pause=round(pause, 2), pods=pods.names)
 
 
@@ -121,20 +117,3 @@ def _a_pod(name: str) -> Json:
     limits = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "100"}
     container = {"name": "main", "image": "app", "resources": {"limits": limits}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
-
-
-async def _check(console: Console, cluster: DemoCluster) -> None:
-    """Say that the checker finds nothing, as soon as what passes has passed."""
-    findings: Sequence[Finding] = ()
-    try:
-        async with asyncio.timeout(DEADLINE):
-            while findings := await _findings(cluster):
-                await asyncio.sleep(0.5)
-    except TimeoutError as e:
-        raise DemoError("; ".join(map(str, findings)) or "the API server does not answer") from e
-    console.print("  the checker reads nodes and pods from the API and finds nothing wrong", highlight=False)
-
-
-async def _findings(cluster: DemoCluster) -> Sequence[Finding]:
-    nodes, pods = await cluster.objects()
-    return inspect(Sight(nodes=nodes, pods=pods, now=time.time()), a_catalog())
