@@ -43,6 +43,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     traces: bool = False
     kubeconfig: Path | None = None
     """A real cluster to stand on instead of the stand-in."""
+    kubeconfigs: Mapping[str, Path] = {}
+    """Another way to the API server for allocators, by name."""
 
 
 class Addresses(Struct, frozen=True, kw_only=True):
@@ -139,19 +141,17 @@ def extender(plan: Plan, at: Addresses) -> Spec:
 
 def allocators(plan: Plan, at: Addresses) -> list[Spec]:
     """Return the allocators."""
-    command, env = [str(BIN / "hami-allocator")], {**_common(plan, at), "KUBECONFIG": str(at.kubeconfig)}
-    return [
-        Spec(name=name, command=command, env={**env, "HAMI_HEALTH_LISTEN": _listen(url)}, ready_url=f"{url}/readyz")
-        for name, url in at.allocators.items()
-    ]
+    return [_allocator(plan, at, name, url) for name, url in at.allocators.items()]
 
 
-def agents(plan: Plan, at: Addresses) -> list[Spec]:
-    """Return the node-agents."""
-    return [_agent(plan, at, agent) for agent in plan.agents]
+def _allocator(plan: Plan, at: Addresses, name: str, url: str) -> Spec:
+    kubeconfig = plan.kubeconfigs.get(name, at.kubeconfig)
+    env = {**_common(plan, at), "KUBECONFIG": str(kubeconfig), "HAMI_HEALTH_LISTEN": _listen(url)}
+    return Spec(name=name, command=[str(BIN / "hami-allocator")], env=env, ready_url=f"{url}/readyz")
 
 
-def _agent(plan: Plan, at: Addresses, agent: Agent) -> Spec:
+def agent(plan: Plan, at: Addresses, agent: Agent) -> Spec:
+    """Return one node-agent."""
     health = _free_url()
     env = {
         **_common(plan, at),

@@ -23,9 +23,29 @@ START_DEADLINE = 120.0
 """Seconds that each process may take on a busy machine; on an idle one all are up in ten."""
 
 
+class ControlPlane:
+    """A running etcd and kube-apiserver; ``kubeconfig`` is an administrator's."""
+
+    def __init__(self, kubeconfig: Path, running: Processes) -> None:
+        self.kubeconfig = kubeconfig
+        self._running = running
+
+    async def restart_apiserver(self) -> None:
+        """Let kube-apiserver crash, and start it again at the same address; etcd runs on."""
+        await self._running.kill("kube-apiserver")
+        await (await self._running.start_again("kube-apiserver")).wait_ready(START_DEADLINE)
+
+
 @asynccontextmanager
 async def control_plane(binaries: Path, folder: Path) -> AsyncIterator[Path]:
     """Run etcd and kube-apiserver until the block is left, which gets the kubeconfig of an administrator."""
+    async with restartable_control_plane(binaries, folder) as plane:
+        yield plane.kubeconfig
+
+
+@asynccontextmanager
+async def restartable_control_plane(binaries: Path, folder: Path) -> AsyncIterator[ControlPlane]:
+    """Run the same, for who wants kube-apiserver to crash."""
     for name in ("etcd", "kube-apiserver"):
         if not (binaries / name).is_file():
             raise ProcessFailedError(f"{binaries} holds no {name}; CONTRIBUTING.md says how to build it")
@@ -37,7 +57,7 @@ async def control_plane(binaries: Path, folder: Path) -> AsyncIterator[Path]:
         await _start(running, _etcd(binaries, folder, client))
         await _start(running, _apiserver(binaries, folder, url=url, etcd=client))
         kubeconfig.write_text(_kubeconfig(url, token))
-        yield kubeconfig
+        yield ControlPlane(kubeconfig, running)
 
 
 @asynccontextmanager

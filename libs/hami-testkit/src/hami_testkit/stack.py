@@ -53,6 +53,12 @@ class Stack:
         await running.wait_ready(READY_DEADLINE)
         return running
 
+    async def add_agent(self, agent: Agent) -> Running:
+        """Start one more node-agent, and wait until its kubelet knows it."""
+        running = await self.started.start(parts.agent(self.plan, self.at, agent))
+        await running.wait_ready(READY_DEADLINE)
+        return running
+
     async def restart_services(self, environment: Mapping[str, str]) -> None:
         """Stop webhook, extender and allocators, and start them with other settings at the same addresses."""
         self.plan = structs.replace(self.plan, environment=environment)
@@ -102,7 +108,7 @@ async def start(plan: Plan, started: Processes) -> Stack:
     # webhook and extender need the bus alone, and wait for it by themselves; the others read the kubeconfig
     first = [await started.start(spec) for spec in _first(plan, at)]
     await _wait_ready(ground)
-    rest = [*parts.allocators(plan, at), *parts.agents(plan, at)]
+    rest = [*parts.allocators(plan, at), *(parts.agent(plan, at, agent) for agent in plan.agents)]
     await _wait_ready([*first, *[await started.start(spec) for spec in rest]])
     return running
 
