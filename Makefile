@@ -9,7 +9,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),true,false)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format perf proto clean planted soak
+.PHONY: help setup demo test check format perf proto clean planted soak faults
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ perf: setup ## Filter latency, a cluster of 5,000 nodes, a burst of pods, the co
 	@$(BIN)/python -m tests.perf.profile
 	@$(BIN)/python -m tests.perf.filter_latency
 	@$(BIN)/python -m tests.perf.shapes
+
+faults: setup ## A storm of real faults, 300 pods on 50 nodes (SEED=…, PODS=…, NODES=…, REAL=/path/bin: a real control plane)
+	@$(BIN)/python -m tests.faults.storm $(if $(SEED),--seed $(SEED)) $(if $(PODS),--pods $(PODS)) $(if $(NODES),--nodes $(NODES)) \
+		$(if $(REAL),--real "$(REAL)") $(ARGS)
 
 soak: setup ## The simulation, long: 10,000 seeds (SEEDS=…, FROM=… others)
 	@$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),10000) --from $(or $(FROM),1) --jobs 2

@@ -140,6 +140,8 @@ async def answers_dropped(w: Weather) -> None:
         proxy.faults.set(Fault(kind="drop", verb="patch", times=3))
     await w.user.stir()
     await asyncio.sleep(w.lengths.lost)
+    for proxy in w.ground.proxies.values():
+        proxy.faults.turn_back("drop")
 
 
 async def writes_refused(w: Weather) -> None:
@@ -150,6 +152,8 @@ async def writes_refused(w: Weather) -> None:
             proxy.faults.set(Fault(kind="refuse", verb=verb, resource="pods*", code=code, times=6))
     await w.user.stir()
     await asyncio.sleep(w.lengths.refused)
+    for proxy in w.ground.proxies.values():
+        proxy.faults.turn_back("refuse")
 
 
 def _watches(kind: Literal["gone", "end"]) -> Callable[[Weather], Awaitable[None]]:

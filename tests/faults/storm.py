@@ -25,6 +25,7 @@ from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import AskSnapshot, Snapshot, SnapshotAnswer
+from hami_testkit.check import check_settled
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelets import PLUGINS, run_kubelets
 from hami_testkit.stack import Agent
@@ -90,6 +91,7 @@ async def storm(order: Order, folder: Path) -> Report:
             await _wait_calm(api, user, witness)
             for task in [*running, *(t for p in players.nodes.values() for t in p.living)]:
                 task.cancel()
+        witness.findings += [str(finding) for finding in await check_settled(ground.system.at.kubeconfig)]
         witness.findings += _crashes(folder)
         return report(order.seed, weather, witness, applied, seconds=time.monotonic() - began)
 

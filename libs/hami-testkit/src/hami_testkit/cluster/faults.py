@@ -74,6 +74,10 @@ class Switches:
             case _:
                 self.turn_watches(fault)
 
+    def turn_back(self, kind: Kind) -> None:
+        """Turn back what delays, drops or refuses requests, those that it has not met yet included."""
+        self._faults = [fault for fault in self._faults if fault.kind != kind]
+
     def clear(self) -> None:
         """Turn everything back: requests are answered, watches catch up."""
         self._faults.clear()

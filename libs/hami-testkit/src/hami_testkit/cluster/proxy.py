@@ -219,7 +219,7 @@ async def api_proxy(to: Path, *, listen: Callable[[Passage], None] = lambda _: N
     """Run a proxy to the server of a kubeconfig, which may be written later; ``listen`` hears of each request."""
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         proxy = ApiProxy(to, session, listen)
         app = web.Application(client_max_size=LARGEST_REQUEST)
         app.router.add_route("*", "/{path:.*}", proxy.answer)
