@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import random
+import re
 import sys
 import tempfile
 import time
@@ -28,7 +29,7 @@ from hami_model.bus.messages import AskSnapshot, Snapshot, SnapshotAnswer
 from hami_testkit.check import check_settled
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelets import PLUGINS, run_kubelets
-from hami_testkit.stack import Agent
+from hami_testkit.stack import Agent, Stack
 from msgspec import Struct
 
 from tests.faults import fleet as fleets
@@ -43,6 +44,7 @@ from tests.faults.witness import Witness
 KNOWN_WITHIN, CALM_WITHIN = 90.0, 420.0
 """Seconds until every card is known at the start, and every pod runs at the end."""
 LOCK_KEYS = ("hami.io/mutex.lock", "cambricon.com/dsmlu.lock")
+CRASH = re.compile(r"^Traceback|^\S+ CRITICAL ")
 GROUPS = {"leader": "allocators", "follower": "allocators", "NATS": "nats"}
 """Faults that take turns, by their first word."""
 
@@ -92,7 +94,7 @@ async def storm(order: Order, folder: Path) -> Report:
             for task in [*running, *(t for p in players.nodes.values() for t in p.living)]:
                 task.cancel()
         witness.findings += [str(finding) for finding in await check_settled(ground.system.at.kubeconfig)]
-        witness.findings += _crashes(folder)
+        witness.findings += _crashes(folder, ground.system)
         return report(order.seed, weather, witness, applied, seconds=time.monotonic() - began)
 
 
@@ -158,14 +160,11 @@ async def _locked(api: ApiClient) -> dict[str, str]:
     return {name: note[key] for name, note in notes.items() for key in LOCK_KEYS if key in note}
 
 
-def _crashes(folder: Path) -> list[str]:
-    """Return what services logged that no service may."""
-    return [
-        f"{file.stem} crashed: {line}"
-        for file in folder.glob("*.log")
-        for line in file.read_text(errors="replace").splitlines()
-        if line.startswith("Traceback")
-    ]
+def _crashes(folder: Path, system: Stack) -> list[str]:
+    """Return which services ended by themselves, and what they logged that no service may."""
+    dead = [f"{process.spec.name} ended by itself" for process in system.started.running if not process.is_alive]
+    logs = [(file.stem, file.read_text(errors="replace").splitlines()) for file in folder.glob("*.log")]
+    return dead + [f"{name}: {line}" for name, lines in logs for line in lines if CRASH.search(line)]
 
 
 # The fleet

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hami_kit.bus import Bus, BusSettings, Endpoint, connect
 from hami_kit.bus.link import leave
-from hami_kit.errors import BoundaryError, SettingsError
+from hami_kit.errors import BoundaryError, BusTimeout, NoResponders, SettingsError
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import BindAnswer, BindPod, Done, Leading
@@ -33,6 +33,17 @@ async def is_answered(bus: Bus) -> bool:
         return Done() == await bus.request(subjects.BIND, A_BIND, BindAnswer, timeout=1)
     except BoundaryError:
         return False
+
+
+async def is_unheard(bus: Bus) -> bool:
+    """Say whether not even the server answers, as it does where nobody serves."""
+    try:
+        await bus.request(subjects.BIND, A_BIND, BindAnswer, timeout=0.5)
+    except NoResponders:
+        return False
+    except BusTimeout:
+        return True
+    return False
 
 
 async def test_a_bus_ends_whenever_it_is_told_to(nats: NatsServer) -> None:
@@ -132,6 +143,24 @@ async def test_silence_is_noticed_in_time(nats: NatsServer, bus: Bus) -> None:
     assert 0.5 < time.monotonic() - began < 5
     nats.thaw()
     await until(lambda: bus.is_connected)
+
+
+async def test_who_begins_to_listen_while_nats_stands_still_is_heard_of_later(nats: NatsServer) -> None:
+    """A follower may begin to serve in that very moment: it is no failure, and NATS knows once it goes on."""
+    ear = Ear()
+    async with a_bus(nats.url, ping_interval=60) as bus:
+        await bus.wait_connected()
+        nats.freeze()
+        await until(lambda: is_unheard(bus))
+        async with asyncio.timeout(DEADLINE):
+            await bus.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, done)])
+            await bus.subscribe(subjects.LEADER, Leading, ear.hear)
+        nats.thaw()
+        await until(lambda: is_answered(bus))
+        await bus.publish(subjects.LEADER, LEADING)
+        await until(lambda: ear.count > 0)
+
+    assert 1 == ear.count
 
 
 async def test_a_live_connection_is_never_taken_for_lost(bus: Bus) -> None:

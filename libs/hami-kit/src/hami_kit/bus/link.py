@@ -88,8 +88,13 @@ class Link:
     async def hold(self, wanted: Wanted) -> None:
         """Start ``wanted`` now and on every later connection; return when NATS knows of it, if there is one."""
         self._wanted.append(wanted)
-        if self._client is not None:
+        if self._client is None:
+            return
+        try:
             await wanted.start(self._client)
+        except (NatsError, OSError, TimeoutError) as e:
+            await self._tell(e)  # the connection has just gone: the next one starts it
+        else:
             await self._flush()
 
     def drop(self, wanted: Wanted) -> None:

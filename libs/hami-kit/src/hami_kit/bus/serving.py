@@ -156,6 +156,14 @@ class Serving:
 
 
 class _Service(Service):
+    async def start(self) -> None:
+        """Subscribe; a server that stands still hears of it when it goes on, or with the next connection."""
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await super().start()  # it waits for the server in the end
+        except TimeoutError:
+            log.info("NATS does not answer: it hears of %s later", self._name)
+
     async def add(self, endpoint: Endpoint, workshop: Workshop) -> None:
         served = _Served(self, endpoint, workshop)
         await served._start()
