@@ -11,7 +11,6 @@ import pytest
 from tests.faults.kinds import KINDS
 from tests.faults.report import Report
 
-
 DEADLINE = 700
 
 

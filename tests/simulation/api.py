@@ -119,7 +119,7 @@ class SimTransport:
         for look in api.sent:
             ticket = look(self.name, method, path, body) or ticket
         if api.is_down or (not fate.answered and fate.breaks):
-            loop.after(min(fate.way, timeout) if not api.is_down else 0.001, _break, answer)
+            loop.after(0.001 if api.is_down else api.rng.uniform(0.001, 0.05), _break, answer)
         if fate.arrives and not api.is_down:
             request = (method, path, dict(query or {}), msgspec.json.decode(msgspec.json.encode(body)), ticket)
             loop.after(

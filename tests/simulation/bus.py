@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from hami_allocator.means import Deposed
 from hami_kit.bus import BusStatistics, Endpoint, Handle, NotMine, wire
+from hami_kit.bus.seam import Serving
 from hami_kit.errors import BadMessage, BoundaryError, BusTimeout, BusUnavailable, NoResponders
 from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import Refused
@@ -218,6 +219,10 @@ class SimBus:
 
     async def recent_events(self, *, limit: int) -> list[CloudEvent]:
         """Return nothing: no stream is kept here."""
+        return []
+
+    async def roll_call(self, *, seconds: float) -> list[Serving]:
+        """Return nobody: no operator asks here."""
         return []
 
     def statistics(self) -> BusStatistics:

@@ -6,6 +6,8 @@ One rule: each incident is something that really happens to clusters, and it is 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hami_model.vendor import MUTEX_LOCK
+
 from tests.simulation import cluster
 from tests.simulation.allocators import Allocator
 from tests.simulation.plugins import Plugin
@@ -38,6 +40,7 @@ class Incidents:
             (2, self.the_past_is_forgotten),
             (3, self.a_pod_is_deleted),
             (4, self.a_pod_is_replaced_by_a_namesake),
+            (2, self.a_pod_is_deleted_while_its_node_is_locked),
             (2, self.somebody_lies),
             (1, self.a_node_is_made_again),
             (1, self.cards_change),
@@ -84,13 +87,17 @@ class Incidents:
 
     def a_binding_dawdles(self) -> None:
         """The next Binding lands very late, or its answer is lost; its sender may stand still meanwhile."""
-        weather = self._world.weather
-        if self._rng.random() < 0.6:
+        weather, kind = self._world.weather, self._rng.random()
+        if kind < 0.5:
             self._world.tell("incident", "the next Binding will land very late")
             weather.late_bindings += 1
-        else:
+        elif kind < 0.75:
             self._world.tell("incident", "the answer of the next Binding will be lost")
             weather.lost_answers += 1
+        else:
+            self._world.tell("incident", "the connections of the next Bindings will break")
+            weather.broken += 2
+            return
         if self._rng.random() < 0.6:
             self._world.api.sent.append(self._pause_or_kill_the_sender)
 
@@ -200,6 +207,32 @@ class Incidents:
         if self._world.store.find("pods", tuple(name.split("/"))) is None:  # type: ignore[arg-type]
             self._world.create_pod(name)
 
+    def a_pod_is_deleted_while_its_node_is_locked(self) -> None:
+        """Others wait in line for the node, whose kubelet writes to it all the while."""
+        for _ in range(3):
+            self._world.create_pod()
+        self._world.api.sent.append(self._delete_the_owner)
+
+    def _delete_the_owner(self, _sender: str, method: str, path: str, body: object) -> None:
+        world = self._world
+        lock = str(_annotations(body).get(MUTEX_LOCK.key) or "").split(",")
+        if method != "PATCH" or "/nodes/" not in path or len(lock) != 3:
+            return
+        world.api.sent.remove(self._delete_the_owner)
+        node = path.rpartition("/")[2]
+        for number in range(40):
+            world.loop.after(number * 0.004, self._touch, node, number)
+        world.loop.after(self._rng.uniform(0.01, 0.1), self._delete_if_there, (lock[1], lock[2]))
+
+    def _touch(self, node: str, number: int) -> None:
+        if self._world.store.find("nodes", ("", node)) is not None:
+            meta = {"annotations": {"kubelet/touched": str(number)}}
+            self._world.store.patch_meta("nodes", ("", node), meta, sender=f"kubelet {node}")
+
+    def _delete_if_there(self, key: tuple[str, str]) -> None:
+        if self._world.store.find("pods", key) is not None:
+            self._world.delete_pod(key)
+
     def somebody_lies(self) -> None:
         """Anybody may write anything on a pod that waits."""
         if pods := self._world.pods(is_bound=False):
@@ -265,3 +298,8 @@ class Incidents:
     def the_scheduler_is_late(self) -> None:
         self._world.scheduler.lag = self._rng.uniform(0.5, 5)
         self._undo.append(lambda: setattr(self._world.scheduler, "lag", 0.0))
+
+
+def _annotations(body: object) -> dict[str, object]:
+    meta = body.get("metadata", {}) if isinstance(body, dict) else {}
+    return meta.get("annotations") or {}

@@ -7,7 +7,7 @@ compared with the truth when all is quiet.
 from collections.abc import Callable
 from typing import Any
 
-from hami_model.allocation import Allocation, State
+from hami_model.allocation import Allocation
 from hami_model.annotations import read_allocation
 from hami_model.bus.messages import PushAllocation
 from hami_model.charge import Card, Charge, charge
@@ -78,7 +78,7 @@ class Referee:
             e
             for e in allocator.world.ledger.entries
             if e.allocation.pod.name == name and e.allocation.pod.namespace == body["metadata"]["namespace"]
-            and e.state is State.BINDING
+            and e.is_committed  # a watch may have shown it bound while it was being sent once more
         ]  # fmt: skip
         if not entries:
             found = self._store.find("pods", (body["metadata"]["namespace"], name))

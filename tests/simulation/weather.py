@@ -7,6 +7,9 @@ from random import Random
 
 from msgspec import Struct
 
+SOON = (0.05, 1.0)
+"""Seconds after which a write lands whose connection broke at once: its sender is trying again by then."""
+
 LATE = (20.0, 40.0)
 """Seconds after which a very late write arrives: its sender has long given up, and perhaps been deposed."""
 
@@ -37,11 +40,13 @@ class Weather:
         """Bindings that will arrive very late."""
         self.lost_answers = 0
         """Bindings that will be stored and not answered."""
+        self.broken = 0
+        """Bindings whose connection will break while the server is still at it."""
 
     def calm_down(self) -> None:
         """End all trouble."""
         self.trouble = self.slow = 0.0
-        self.late_bindings = self.lost_answers = 0
+        self.late_bindings = self.lost_answers = self.broken = 0
 
     def fate(self, method: str, path: str) -> Fate:
         """Draw what becomes of a request."""
@@ -53,6 +58,9 @@ class Weather:
             if self.late_bindings:
                 self.late_bindings -= 1
                 return Fate(rng.uniform(*LATE), back, answered=False, breaks=rng.random() < 0.5)
+            if self.broken:
+                self.broken -= 1
+                return Fate(rng.uniform(*SOON), back, answered=False, breaks=True)
             if self.lost_answers:
                 self.lost_answers -= 1
                 return Fate(way, back, answered=False, breaks=rng.random() < 0.5)
