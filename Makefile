@@ -46,7 +46,7 @@ perf: setup ## Filter latency, a cluster of 5,000 nodes, a burst of pods, the co
 	@$(BIN)/python -m tests.perf.shapes
 
 faults: setup ## A storm of real faults, 300 pods on 50 nodes (SEED=…, PODS=…, NODES=…, REAL=/path/bin: a real control plane)
-	@$(BIN)/python -m tests.faults.storm $(if $(SEED),--seed $(SEED)) $(if $(PODS),--pods $(PODS)) $(if $(NODES),--nodes $(NODES)) \
+	@GRPC_VERBOSITY=ERROR $(BIN)/python -m tests.faults.storm $(if $(SEED),--seed $(SEED)) $(if $(PODS),--pods $(PODS)) $(if $(NODES),--nodes $(NODES)) \
 		$(if $(REAL),--real "$(REAL)") $(ARGS)
 
 soak: setup ## The simulation, long: 10,000 seeds (SEEDS=…, FROM=… others)

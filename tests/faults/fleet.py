@@ -16,7 +16,7 @@ GPU_MEMORY, NPU_MEMORY, MLU_MEMORY = 40_000, 65_536, 24_576
 NPU, NPU_SLICE = "Ascend910B3", 16_384
 MLU_UNITS = 24
 """Units of 256 MiB that a pod gets: a quarter of a card."""
-MORE_OR_LESS = (0.5, 0.8, 1.0, 1.3)
+MORE_OR_LESS = (0.6, 0.9, 1.1, 1.4)
 """How big the pods of one storm are, around their mean."""
 ORDINARY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 

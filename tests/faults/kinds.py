@@ -13,9 +13,9 @@ from hami_testkit.cluster.faults import Fault
 from hami_testkit.cluster.proxy import Passage
 from msgspec import Struct
 
+from tests.faults.bad_lines import LossyBus
 from tests.faults.fleet import FleetNode, Kind
 from tests.faults.grounds import Ground
-from tests.faults.played import LossyBus
 from tests.faults.user import User
 
 BINDING = "pods/binding"

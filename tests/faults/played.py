@@ -7,13 +7,11 @@ that is to give more than it has says so.
 import asyncio
 import json
 import logging
-import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
-from hami_kit.bus import Bus, Endpoint
-from hami_kit.errors import BusTimeout
+from hami_kit.bus import Endpoint
 from hami_kit.telemetry import Telemetry
 from hami_model.allocation import Grant
 from hami_model.bus import subjects
@@ -31,6 +29,7 @@ from hami_testkit.cluster.plugins.handshake import Handshake
 from hami_testkit.cluster.plugins.plugin import PluginRefusedError
 from hami_testkit.cluster.status import ApiError
 
+from tests.faults.bad_lines import LossyBus, insist
 from tests.faults.fleet import FleetNode, Kind
 from tests.faults.witness import Json, Share, is_over, over, shares
 
@@ -39,28 +38,6 @@ log = logging.getLogger(__name__)
 AGAIN = 0.3
 GPU = "nvidia.com/gpu"
 TO_ALLOCATE = "hami.io/vgpu-devices-to-allocate"
-
-
-class LossyBus:
-    """A bus on which confirmations can be lost, on their way there or back."""
-
-    def __init__(self, bus: Bus, rng: random.Random) -> None:
-        self._bus = bus
-        self._rng = rng
-        self.loses = False
-        self.lost = 0
-
-    async def request(self, subject: str, message: Any, reply_type: Any, *, timeout: float) -> Any:
-        """Ask, unless the question is lost; lose the answer otherwise."""
-        if not self.loses or not subject.endswith(".confirm"):
-            return await self._bus.request(subject, message, reply_type, timeout=timeout)
-        self.lost += 1
-        if self._rng.random() < 0.5:
-            await self._bus.request(subject, message, reply_type, timeout=timeout)
-        raise BusTimeout(f"{subject}: lost")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._bus, name)
 
 
 class PlayedNode:
@@ -256,23 +233,6 @@ def play(
     agents = [PlayedAgent(n, api, tasks, findings, bus=bus) for n in nodes if n.kind is Kind.PLAYED]
     plugins = [PlayedPlugin(n, api, tasks, findings) for n in nodes if n.kind is Kind.PLUGIN]
     return Players([*agents, *plugins], api)
-
-
-async def insist(call: Callable[[], Awaitable[Any]]) -> None:
-    """Call until the API server has answered; what is there already, or gone already, is well."""
-    while True:
-        try:
-            await call()
-        except ApiError as refusal:
-            if refusal.code in (404, 409):
-                return
-            if refusal.code < 500 and refusal.code != 429:
-                raise
-        except (aiohttp.ClientError, OSError):
-            log.debug("the API server is away")
-        else:
-            return
-        await asyncio.sleep(AGAIN)
 
 
 class _NoProbe:

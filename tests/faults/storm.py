@@ -33,10 +33,11 @@ from hami_testkit.stack import Agent, Stack
 from msgspec import Struct
 
 from tests.faults import fleet as fleets
+from tests.faults.bad_lines import LossyBus, insist
 from tests.faults.fleet import FleetNode, Kind
 from tests.faults.grounds import a_ground
 from tests.faults.kinds import KINDS, SHORT, Lengths, Weather
-from tests.faults.played import LossyBus, PlayedAgent, PlayedPlugin, insist, play
+from tests.faults.played import PlayedAgent, PlayedPlugin, play
 from tests.faults.report import Report, report, write
 from tests.faults.user import User
 from tests.faults.witness import Witness

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.status import ApiError
 
+from tests.faults.bad_lines import insist
 from tests.faults.fleet import Json, pod
-from tests.faults.played import insist
 from tests.faults.witness import PODS, Witness, is_over
 
 LOOK_EVERY = 0.3
