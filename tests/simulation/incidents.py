@@ -56,7 +56,7 @@ class Incidents:
         length = rng.uniform(40, 90)
         for _ in range(rng.randint(4, 10)):
             after(rng.uniform(1, length * 0.8), self._world.create_pod)
-        drawn = rng.choices([do for _, do in self._kinds], [weight for weight, _ in self._kinds], k=rng.randint(0, 7))
+        drawn = rng.choices([do for _, do in self._kinds], [weight for weight, _ in self._kinds], k=rng.randint(2, 9))
         for incident in drawn:
             after(rng.uniform(5, length), incident)
         return length
@@ -150,7 +150,13 @@ class Incidents:
             self._kill(leader)
 
     def the_leader_stops(self) -> None:
-        """A rolling update: SIGTERM, and a new process a little later."""
+        """A rolling update: SIGTERM, and a new process a little later; others may see what it wrote much later."""
+        if self._rng.random() < 0.5:
+            self.a_server_falls_behind()
+            self._world.create_pod()
+        self._world.loop.after(self._rng.uniform(0.1, 1.5), self._stop_the_leader)
+
+    def _stop_the_leader(self) -> None:
         if (leader := self._leader()) is not None:
             self._world.tell("incident", f"{leader.identity} is told to stop")
             leader.stop_asked.set()
