@@ -47,6 +47,7 @@ class Incidents:
             (2, self.a_node_is_slow),
             (1, self.an_agent_falls_silent),
             (2, self.the_scheduler_is_late),
+            (2, self.the_scheduler_restarts_under_a_binding),
         )
 
     def plan(self) -> float:
@@ -55,7 +56,7 @@ class Incidents:
         length = rng.uniform(40, 90)
         for _ in range(rng.randint(4, 10)):
             after(rng.uniform(1, length * 0.8), self._world.create_pod)
-        drawn = rng.choices([do for _, do in self._kinds], [weight for weight, _ in self._kinds], k=rng.randint(0, 7))
+        drawn = rng.choices([do for _, do in self._kinds], [weight for weight, _ in self._kinds], k=rng.randint(2, 9))
         for incident in drawn:
             after(rng.uniform(5, length), incident)
         return length
@@ -112,6 +113,16 @@ class Incidents:
         do = self._kill if self._rng.random() < 0.4 else self._pause
         world.loop.after(self._rng.uniform(0, 0.005), do, found)
 
+    def the_scheduler_restarts_under_a_binding(self) -> None:
+        """Then it has forgotten the bind, and asks for the pod anew while nobody knows what became of it."""
+        self._world.weather.late_bindings += 1
+        self._world.api.sent.append(self._restart_the_scheduler)
+
+    def _restart_the_scheduler(self, _sender: str, _method: str, path: str, _body: object) -> None:
+        if path.endswith("/binding"):
+            self._world.api.sent.remove(self._restart_the_scheduler)
+            self._world.loop.after(self._rng.uniform(0.05, 3), self._world.scheduler.restart)
+
     # Allocators
 
     def _pause(self, allocator: Allocator) -> None:
@@ -139,7 +150,13 @@ class Incidents:
             self._kill(leader)
 
     def the_leader_stops(self) -> None:
-        """A rolling update: SIGTERM, and a new process a little later."""
+        """A rolling update: SIGTERM, and a new process a little later; others may see what it wrote much later."""
+        if self._rng.random() < 0.5:
+            self.a_server_falls_behind()
+            self._world.create_pod()
+        self._world.loop.after(self._rng.uniform(0.1, 1.5), self._stop_the_leader)
+
+    def _stop_the_leader(self) -> None:
         if (leader := self._leader()) is not None:
             self._world.tell("incident", f"{leader.identity} is told to stop")
             leader.stop_asked.set()
@@ -244,7 +261,8 @@ class Incidents:
 
     def a_node_is_made_again(self) -> None:
         """An admin deletes a Node object; its kubelet makes it anew, without what others had written on it."""
-        sites = [site for site in self._world.sites if site.is_ours]
+        there = {name for _, name in self._world.store.objects["nodes"]}
+        sites = [site for site in self._world.sites if site.is_ours and site.name in there]
         if sites:
             site = self._rng.choice(sites)
             self._world.store.remove("nodes", ("", site.name), sender="admin")

@@ -57,6 +57,14 @@ class Scheduler:
             self._assumed.discard(uid)
         self._news.set()
 
+    def restart(self) -> None:
+        """Forget everything but what the API server shows."""
+        for bind in list(self._binds):
+            bind.cancel()
+        for forgotten in (self._assumed, self._not_before, self._failures):
+            forgotten.clear()
+        self._news.set()
+
     async def run(self) -> None:
         """Take one pod after the other."""
         while True:
