@@ -6,7 +6,7 @@ One rule: a fault happens to a process or on the network, never inside one of ou
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from hami_testkit.cluster.faults import Fault
@@ -21,6 +21,10 @@ from tests.faults.user import User
 BINDING = "pods/binding"
 LEADS_WITHIN = 60.0
 """Seconds in which somebody leads again, whatever else is broken at the moment."""
+
+
+BINDS_WITHIN = 10.0
+"""Seconds in which a leader that is not disturbed sends a Binding."""
 
 
 class Lengths(Struct, frozen=True, kw_only=True):
@@ -61,8 +65,8 @@ class Weather(Struct, kw_only=True):
 
 async def leader_stopped(w: Weather) -> None:
     """The leader stands still for longer than its Lease lasts, while a Binding of its is on its way."""
-    name = await w.leader()
-    held = await _hold_a_binding(w, name)
+    async with asyncio.timeout(LEADS_WITHIN):
+        name, held = await _hold_a_binding(w)
     process = w.ground.system.process(name)
     process.pause()
     w.deaths.append(time.monotonic())
@@ -81,20 +85,28 @@ async def leader_stopped(w: Weather) -> None:
         w.findings.append(f"a Binding of {held.call.name} landed {held.sent - took_over:.1f} s after another led")
 
 
-async def _hold_a_binding(w: Weather, name: str) -> Passage:
-    """Return a Binding of the leader that is now held, until about when it wakes up again."""
-    passages = w.ground.passages[name]
+async def _hold_a_binding(w: Weather) -> tuple[str, Passage]:
+    """Return who leads, and a Binding of its that is now held, until about when it wakes up again."""
     seconds = w.lengths.stopped + w.rng.uniform(-2, 3)
-    began = len(passages)
-    switches = w.ground.proxies[name].faults
-    switches.set(Fault(kind="delay", resource=BINDING, seconds=seconds, times=1))
-    await w.user.stir()
-    async with asyncio.timeout(LEADS_WITHIN):
-        while True:
-            for passage in passages[began:]:
-                if passage.call.resource == BINDING and not passage.sent:
-                    return passage
-            await asyncio.sleep(0.01)
+    while True:  # another fault may make another lead meanwhile
+        name = await w.leader()
+        passages, switches = w.ground.passages[name], w.ground.proxies[name].faults
+        began = len(passages)
+        switches.set(Fault(kind="delay", resource=BINDING, seconds=seconds, times=1))
+        await w.user.stir()
+        try:
+            async with asyncio.timeout(BINDS_WITHIN):
+                return name, await _held(passages, began)
+        except TimeoutError:
+            switches.turn_back("delay")
+
+
+async def _held(passages: Sequence[Passage], began: int) -> Passage:
+    while True:
+        for passage in passages[began:]:
+            if passage.call.resource == BINDING and not passage.sent:
+                return passage
+        await asyncio.sleep(0.01)
 
 
 async def _note_leader(w: Weather, *, other_than: str) -> float:
