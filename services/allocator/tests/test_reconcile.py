@@ -8,10 +8,12 @@ from hami_allocator.reconcile import Reconcile, asks_for_any, device_resources
 from hami_allocator.writer import Writer
 from hami_kit.kube.reflector import ChangeKind
 from hami_kit.kube.wire import Identity
+from hami_model.allocation import Allocation
 from hami_model.annotations import encode_register
 from hami_model.bus.messages import Done, FilterPod, Heartbeat, Inventory, Placed, Unplaced
 from hami_model.charge import Charge
 from hami_model.device import Device
+from hami_model.life import BindSent, Bound, Confirmed
 from hami_model.objects import Container, Pod, PodSpec, PodStatus, QuotaSpec, ResourceQuota, Resources
 from hami_model.objects import Meta as ObjectMeta
 from msgspec import structs
@@ -63,6 +65,24 @@ async def test_a_bound_pod_is_counted_and_its_end_frees_it(bench: Bench) -> None
     await watching.saw(bound("q"), kind=ChangeKind.DELETED)
 
     assert (2000, 0) == (both, bench.used("node-1"))
+
+
+async def test_a_served_pod_that_no_watch_has_shown_and_a_list_lacks_is_read_once_more(bench: Bench) -> None:
+    """Its own answers told the leader that it was bound and served; whether it is still there, only a read can tell."""
+    watching, pod, allocation = Watching(bench), a_pod("p"), placed(bench, a_pod("p"))
+    bench.world.apply(BindSent(uid="uid-p", pod=pod, allocation=allocation), Bound(uid="uid-p"))
+    bench.world.apply(Confirmed(uid="uid-p"))
+
+    await watching.listed([])
+
+    assert [allocation.pod] == watching.reconcile.doubtful
+
+
+def placed(bench: Bench, pod: Pod) -> Allocation:
+    bench.desk.filter(FilterPod(pod=pod, nodes=["node-1"]))
+    entry = bench.world.ledger.entry(pod.metadata.uid)
+    assert entry is not None
+    return entry.allocation
 
 
 async def test_a_list_replaces_what_the_watch_said(bench: Bench) -> None:

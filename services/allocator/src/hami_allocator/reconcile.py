@@ -11,7 +11,6 @@ from hami_kit.clock import Clock
 from hami_kit.kube.reflector import ChangeKind
 from hami_kit.kube.wire import Identity
 from hami_model import quota as quotas
-from hami_model.allocation import State
 from hami_model.catalog import Catalog
 from hami_model.life import Event, Released
 from hami_model.objects import Node, Pod, PodRef, ResourceQuota
@@ -128,7 +127,7 @@ class Reconcile:
         """Have pods read once more that were bound when last seen and are in doubt now."""
         for notice in notices:
             entry = self._world.ledger.entry(notice.pod.uid)
-            if entry is not None and entry.state is State.BOUND:
+            if entry is not None and entry.is_bound:
                 self.doubtful.append(notice.pod)
 
     # Nodes
