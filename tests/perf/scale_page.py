@@ -78,7 +78,7 @@ HOW = """\
 - Filter: as in [filter latency](filter-latency.md), all nodes offered, fleet half full. Idle is the quietest of three
   runs; the others are one run of 8 s each. The allocator is alone, but for the last run: a follower then explains.
 - Losing the leader: a second allocator follows warm; the clock runs from the signal to the next `/filter` that names a
-  node. After SIGKILL the Lease has to expire first: 12 s.
+  node. After SIGKILL the Lease has to expire first: 10 s.
 - HAMi's figures are those of HAMi 2.10 on this kind of machine, taken once and not in this run.
 """
 
