@@ -52,6 +52,8 @@ class Referee:
         self.allocators: dict[str, Allocator] = {}
         self.kubelets: dict[str, Kubelet] = {}
         self.held: dict[str, Held] = {}
+        self._known: dict[str, set[str]] = {}
+        """Which pods each allocator knew to be bound, a moment ago."""
         self.landed = 0
         self._ticket: Ticket | None = None
         self.quota: dict[str, int] = {}
@@ -173,6 +175,16 @@ class Referee:
         for allocator in self.allocators.values():
             if allocator.is_alive and (wrong := allocator.world.ledger.audit()):
                 self._blame(f"the books of {allocator.identity} do not add up: {wrong[0]}")
+            if allocator.is_alive:
+                self._check_memory(allocator)
+
+    def _check_memory(self, allocator: Allocator) -> None:
+        """Whoever has once known that a pod is bound knows it until the pod ends."""
+        bound = {entry.uid for entry in allocator.world.ledger.entries if entry.is_bound}
+        forgotten = (self._known.get(allocator.identity, set()) & self.held.keys()) - bound
+        for uid in forgotten:
+            self._blame(f"{allocator.identity} has forgotten {self.held[uid].name}, which is still bound")
+        self._known[allocator.identity] = bound
 
     def served(self, kubelet: Kubelet, uid: str) -> None:
         """Judge what a node gave to a pod."""

@@ -114,4 +114,14 @@ class Scheduler:
         failures = self._failures[uid] = self._failures.get(uid, 0) + 1
         least, most = BACKOFF
         self._not_before[uid] = self._loop.now + min(least * 2 ** (failures - 1), most)
+        if uid in self._pods:
+            self._loop.after(self._rng.uniform(0.005, 0.1), self._say_why, PodRef.of(self._pods[uid]), failures)
         self._news.set()
+
+    def _say_why(self, pod: PodRef, failures: int) -> None:
+        """Write on the pod that it could not be scheduled, which moves its resourceVersion."""
+        found = self._store.find("pods", (pod.namespace, pod.name))
+        if found is not None and found["metadata"]["uid"] == pod.uid and not found["spec"].get("nodeName"):
+            condition = {"type": "PodScheduled", "status": "False", "message": f"attempt {failures} failed"}
+            key = (pod.namespace, pod.name)
+            self._store.set_status("pods", key, {"conditions": [condition]}, sender="scheduler")

@@ -100,7 +100,7 @@ class World:
         for number in range(self.rng.choice((2, 2, 3))):
             self.start_allocator(f"allocator-{number + 1}")
         self.loop.create_task(self.scheduler.run())
-        self._every(1.0, self._look)
+        self._every(0.5, self._look)
         self._every(self.rng.uniform(5, 20), self.api.bookmarks)
 
     def _set_up(self, site: cluster.Site) -> None:
