@@ -71,7 +71,8 @@ class Agent:
     async def _wanted(self, _subject: str, _message: ReportWanted) -> None:
         await self._tell()
 
-    async def _led(self, _subject: str, _message: Leading) -> None:
+    async def _led(self, _subject: str, message: Leading) -> None:
+        self.pods.led_by(message.term)
         await asyncio.sleep(self._rng.uniform(0, 1))
         await self._tell()
         self._owed += [word for words in self._served.values() for word in words]

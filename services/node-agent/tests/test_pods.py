@@ -116,6 +116,22 @@ def test_a_push_is_used_until_it_is_withdrawn() -> None:
     assert (pods.allocation(ref), pods.pushed_trace(ref.uid)) == (None, "")
 
 
+def test_what_an_earlier_leader_pushed_is_void() -> None:
+    """Its Binding may never have landed; one that slept may still push, and is not listened to unless it leads again."""
+    pods, x, y = NodePods("n1", lambda _: None), a_pod("x"), a_pod("y")
+    pods.push(PushAllocation(allocation=an_allocation(x, "GPU-a"), term="first"))
+    pods.led_by("second")
+    after_the_announcement = pods.allocation(PodRef.of(x))
+    pods.push(PushAllocation(allocation=an_allocation(x, "GPU-b"), term="second"))
+    pods.push(PushAllocation(allocation=an_allocation(x, "GPU-a"), term="first"))
+    after_a_late_push = pods.allocation(PodRef.of(x))
+    pods.led_by("first")
+    pods.push(PushAllocation(allocation=an_allocation(y), term="first"))
+
+    assert (after_the_announcement, after_a_late_push) == (None, an_allocation(x, "GPU-b"))
+    assert pods.allocation(PodRef.of(y)) == an_allocation(y)
+
+
 def test_an_unreadable_annotation_leaves_what_was_pushed() -> None:
     """Somebody scribbled over the pod's annotations."""
 

@@ -216,6 +216,7 @@ class Agent:
         self.pods.withdraw(message)
 
     async def _led(self, _subject: str, message: Leading) -> None:
+        self.pods.led_by(message.term)
         log.info("%s leads now: stating again what this node has and serves", message.identity)
         await asyncio.sleep(self._jitter(RESTATE_WITHIN))
         await self.presence.report_wanted(message)

@@ -32,6 +32,9 @@ class NodePods:
         self._live: dict[str, Pod] = {}
         self._gone: OrderedDict[str, Pod] = OrderedDict()
         self._pushed: OrderedDict[str, PushAllocation] = OrderedDict()
+        self._term = ""
+        self._followed: set[str] = set()
+        """Terms of leaders that were followed by another."""
         self._news = asyncio.Event()
 
     # --- what arrives
@@ -71,10 +74,23 @@ class NodePods:
         self._tell()
 
     def push(self, message: PushAllocation) -> None:
-        """Keep what the leader says a pod will get here."""
+        """Keep what the leader says a pod will get here; who was followed by another says nothing any more."""
+        if message.term in self._followed:
+            return
+        self.led_by(message.term)
         if message.allocation.node == self._node:
             _remember(self._pushed, message.allocation.pod.uid, message)
             self._tell()
+
+    def led_by(self, term: str) -> None:
+        """Forget what earlier leaders pushed: their Bindings may never have landed, and the new one decides anew."""
+        if term == self._term:
+            return
+        self._followed.add(self._term)
+        self._followed.discard(term)
+        self._term = term
+        for uid in [uid for uid, message in self._pushed.items() if message.term != term]:
+            del self._pushed[uid]
 
     def withdraw(self, message: Withdraw) -> None:
         """Forget what was pushed for a pod; what the API server stored stands."""
