@@ -117,7 +117,7 @@ def test_a_push_is_used_until_it_is_withdrawn() -> None:
 
 
 def test_what_an_earlier_leader_pushed_is_void() -> None:
-    """Its Binding may never have landed; one that slept may still push, and is not listened to unless it leads again."""
+    """Its Binding may never have landed; one that slept may still push, and is heard only if it leads again."""
     pods, x, y = NodePods("n1", lambda _: None), a_pod("x"), a_pod("y")
     pods.push(PushAllocation(allocation=an_allocation(x, "GPU-a"), term="first"))
     pods.led_by("second")
