@@ -24,7 +24,8 @@ from hami_allocator.desk import Granted, Plain, Unknown
 from hami_allocator.facts import PodNews
 from hami_allocator.fence import TERM_KEY
 from hami_allocator.means import Deposed, Means
-from hami_allocator.plain import bind_plainly, read, read_again
+from hami_allocator.plain import bind_plainly
+from hami_allocator.rereading import read, read_again
 
 LOCK_RESERVE = 6.0
 """Seconds of the bind's time that waiting for a node lock leaves to the Binding itself."""
@@ -37,15 +38,13 @@ class Binder:
         self._means = means
         self._tasks = tasks
         self._running: dict[str, Bind] = {}
-        self._tasks_of: dict[str, asyncio.Task[None]] = {}
         self._is_closed = False
 
     def close(self) -> None:
         """Begin no bind any more, and end those that have sent nothing yet, such as those in line for a node lock."""
         self._is_closed = True
-        for uid, bind in self._running.items():
-            if not bind.may_be_sent:
-                self._tasks_of[uid].cancel()
+        for bind in self._running.values():
+            bind.cancel_unsent()
 
     async def bind(self, question: BindPod) -> BindAnswer:
         """Bind the pod and answer when the API server has; a second bind of a pod joins the first."""
@@ -66,15 +65,9 @@ class Binder:
 
     def _start(self, question: BindPod) -> "Bind":
         uid = question.pod.uid
-        bind = Bind(self._means, question.pod, question.node)
-        self._running[uid] = bind
-        self._tasks_of[uid] = self._tasks.create_task(bind.run(), name=f"bind {question.pod}")
-        self._tasks_of[uid].add_done_callback(lambda _: self._forget(uid))
+        bind = self._running[uid] = Bind(self._means, question.pod, question.node)
+        bind.start(self._tasks).add_done_callback(lambda _: self._running.pop(uid, None))
         return bind
-
-    def _forget(self, uid: str) -> None:
-        self._running.pop(uid, None)
-        self._tasks_of.pop(uid, None)
 
 
 class Bind:
@@ -87,11 +80,22 @@ class Bind:
         self._means = means
         self._pod = pod
         self._deadline = loop.time() + means.bind_timeout
-        self.may_be_sent = False
+        self._may_be_sent = False
+        self._task: asyncio.Task[None] | None = None
         self._annotations: dict[str, str] = {}
         """What the Binding carries."""
         self._found: Pod | None = None
         """The pod as a read showed it bound, where no answer to our Binding did."""
+
+    def start(self, tasks: asyncio.TaskGroup) -> "asyncio.Task[None]":
+        """Begin."""
+        self._task = tasks.create_task(self.run(), name=f"bind {self._pod}")
+        return self._task
+
+    def cancel_unsent(self) -> None:
+        """End it, unless its Binding may be on its way."""
+        if self._task is not None and not self._may_be_sent:
+            self._task.cancel()
 
     async def run(self) -> None:
         """Do it all and say how it ended."""
@@ -143,15 +147,14 @@ class Bind:
 
     async def _attempt(self, plan: Granted) -> Bound | Released:
         means, allocation = self._means, plan.allocation
-        annotations = allocation_annotations(means.world.catalog, allocation, plan.pod, now=means.clock.now())
-        check_size(plan.pod.annotations, annotations)
-        self._annotations = annotations
+        self._annotations = allocation_annotations(means.world.catalog, allocation, plan.pod, now=means.clock.now())
+        check_size(plan.pod.annotations, self._annotations)
         async with asyncio.timeout_at(self._deadline):
             await means.locks.take(
                 self.node, means.world.locks_for(allocation), self._pod, deadline=self._deadline - LOCK_RESERVE
             )
             await self._push(allocation)
-            return await self._send_until_settled(plan, annotations)
+            return await self._send_until_settled(plan)
 
     async def _push(self, allocation: Allocation) -> None:
         if not self._means.world.is_agents(allocation):
@@ -162,10 +165,10 @@ class Bind:
         except BoundaryError:
             return  # the agent finds it in the bound pod
 
-    async def _send_until_settled(self, plan: Granted, annotations: dict[str, str]) -> Bound | Released:
+    async def _send_until_settled(self, plan: Granted) -> Bound | Released:
         pod = plan.pod
         for attempt in count():
-            outcome = await self._send(pod, annotations)
+            outcome = await self._send(pod)
             if outcome is not None:
                 return outcome
             fresh = await read_again(self._means, self._pod)
@@ -178,14 +181,14 @@ class Bind:
             await self._means.backoff.wait(attempt)
         raise AssertionError
 
-    async def _send(self, pod: Pod, annotations: dict[str, str]) -> Bound | Released | None:
+    async def _send(self, pod: Pod) -> Bound | Released | None:
         """Send the Binding once; None: it may or may not have landed, or the pod has changed under way."""
         means = self._means
         with means.telemetry.span("POST binding", kind="client", pod=str(self._pod), node=self.node):
-            may_have_been_sent, self.may_be_sent = self.may_be_sent, True
+            may_have_been_sent, self._may_be_sent = self._may_be_sent, True
             try:
                 await means.kube.bind_pod(
-                    self._pod, self.node, resource_version=pod.metadata.resource_version, annotations=annotations
+                    self._pod, self.node, resource_version=pod.metadata.resource_version, annotations=self._annotations
                 )
             except (KubeConflict, KubeUnavailable):
                 return None
@@ -216,7 +219,7 @@ class Bind:
             if not lacking:
                 return
             try:
-                bound = await self._means.kube.patch_pod(self._pod, annotations=dict(lacking))
+                bound = await self._means.kube.patch_pod(self._pod, annotations=lacking)
             except KubeUnavailable as error:
                 await self._means.backoff.wait(attempt, asked=error.retry_after)
             except KubeError:
@@ -224,7 +227,7 @@ class Bind:
 
     async def _give_up(self, why: str) -> Bound | Released:
         """End the bind without success: at once if nothing was sent, else when it is proved what became of it."""
-        if not self.may_be_sent:
+        if not self._may_be_sent:
             return Released(uid=self._pod.uid, why=why)
         proved = await self._prove()
         return Released(uid=self._pod.uid, why=why) if isinstance(proved, Released) else proved

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from hami_kit.errors import BoundaryError, KubeError, KubeNotFound, KubeUnavailable
+from hami_kit.errors import BoundaryError, KubeError, KubeUnavailable
 from hami_kit.kube.reflector import Reflector
 from hami_model.bus import subjects
 from hami_model.bus.messages import Leading
@@ -25,6 +25,7 @@ from hami_allocator.fleet_metrics import OwnMetrics
 from hami_allocator.leader import Leader
 from hami_allocator.means import Deposed, Means
 from hami_allocator.reconcile import Reconcile
+from hami_allocator.rereading import read
 from hami_allocator.takeover import Takeover
 from hami_allocator.world import OffDuty
 
@@ -172,9 +173,7 @@ class Term:
     async def _resolve(self, ref: PodRef) -> None:
         means = self._office.means
         try:
-            pod = await means.kube.get_pod(ref.namespace, ref.name)
-        except KubeNotFound:
-            pod = None
+            pod = await read(means, ref)
         except KubeUnavailable:
             raise
         except KubeError:

@@ -7,11 +7,12 @@ the pod as it is then, within the bind's time.
 import asyncio
 from itertools import count
 
-from hami_kit.errors import KubeConflict, KubeError, KubeNotFound, KubeUnavailable
+from hami_kit.errors import KubeConflict, KubeError, KubeUnavailable
 from hami_model.bus.messages import BindAnswer, Done, Refused
 from hami_model.objects import Pod, PodRef
 
 from hami_allocator.means import Means
+from hami_allocator.rereading import read_again
 
 
 async def bind_plainly(means: Means, pod: PodRef, node: str, seen: Pod, *, deadline: float) -> BindAnswer:
@@ -39,22 +40,4 @@ async def _bind_until_settled(means: Means, pod: PodRef, node: str, seen: Pod) -
             await means.backoff.wait(attempt, asked=error.retry_after)
         else:
             return Done()
-    raise AssertionError
-
-
-async def read(means: Means, pod: PodRef) -> Pod | None:
-    """Read the pod of this name, whatever its uid; None where there is none."""
-    try:
-        return await means.kube.get_pod(pod.namespace, pod.name)
-    except KubeNotFound:
-        return None
-
-
-async def read_again(means: Means, pod: PodRef) -> Pod | None:
-    """Read the pod, as often as it takes until the API server answers."""
-    for attempt in count():
-        try:
-            return await read(means, pod)
-        except KubeUnavailable as error:
-            await means.backoff.wait(attempt, asked=error.retry_after)
     raise AssertionError

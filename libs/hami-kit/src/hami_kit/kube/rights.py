@@ -16,7 +16,7 @@ ACCOUNT = "system:serviceaccount:"
 
 
 class Right(Struct, frozen=True):
-    """Verbs on one resource. ``leases``: only in the namespace where the Lease lives."""
+    """Verbs on one resource, everywhere or (``in_lease_namespace``) only in the namespace where the Lease lives."""
 
     resource: str
     verbs: tuple[str, ...]
@@ -24,7 +24,12 @@ class Right(Struct, frozen=True):
     in_lease_namespace: bool = False
 
     def __str__(self) -> str:
-        return f"{self.resource}.{self.group}" if self.group else self.resource
+        return _qualified(self.resource, self.group)
+
+
+def _qualified(resource: str, group: str) -> str:
+    """Return a resource as ``kubectl auth can-i`` takes it."""
+    return f"{resource}.{group}" if group else resource
 
 
 RIGHTS: Mapping[str, tuple[Right, ...]] = {
@@ -59,8 +64,9 @@ class Deed(Struct, frozen=True, kw_only=True):
     namespace: str = ""
 
     def __str__(self) -> str:
-        what = f"{self.resource}.{self.group}" if self.group else self.resource
-        return f"{self.verb} {what}" + (f" in {self.namespace}" if self.namespace else "")
+        return f"{self.verb} {_qualified(self.resource, self.group)}" + (
+            f" in {self.namespace}" if self.namespace else ""
+        )
 
 
 def deeds(program: str, *, lease_namespace: str) -> Iterator[Deed]:

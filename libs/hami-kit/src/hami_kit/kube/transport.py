@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -39,6 +39,15 @@ def _anybody() -> None:
     return None
 
 
+class Options(TypedDict, total=False):
+    """What a call may have; ``timeout`` in seconds, for all of it."""
+
+    query: Mapping[str, str] | None
+    body: Any
+    content: str
+    timeout: float
+
+
 class Transport:
     """Calls to one API server. ``guard`` is asked in the loop step in which a write is sent, and raises to stop it."""
 
@@ -54,18 +63,9 @@ class Transport:
         """Return the same way to the same server, with a guard before its writes."""
         return Transport(self._settings, self._session, guard=guard)
 
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        content: str = JSON,
-        timeout: float = CALL_TIMEOUT,
-    ) -> bytes:
+    async def call(self, method: str, path: str, **options: Unpack[Options]) -> bytes:
         """Make one call and return the body; raise the ``KubeError`` that a refusal or a failure is."""
-        return (await self.ask(method, path, query=query, body=body, content=content, timeout=timeout)).body
+        return (await self.ask(method, path, **options)).body
 
     async def ask(
         self,
