@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from hami_allocator.reconcile import Reconcile, asks_for_any, device_resources
+from hami_allocator.reconcile import Reconcile, asks_for_any
 from hami_allocator.writer import Writer
 from hami_kit.kube.reflector import ChangeKind
 from hami_kit.kube.wire import Identity
@@ -324,7 +324,7 @@ def a_quota(name: str, mem: int) -> ResourceQuota:
 
 def test_a_pod_asks_by_limits_or_requests_of_any_container(bench: Bench) -> None:
     """Cheap enough to be asked of every pod of the cluster."""
-    names = device_resources(bench.world.catalog)
+    names = bench.world.catalog.resource_names
     asked = Pod(spec=PodSpec(init_containers=[Container(resources=Resources(requests={"huawei.com/Ascend310P": "1"}))]))
 
     assert asks_for_any(asked, names)

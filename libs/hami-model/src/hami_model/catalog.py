@@ -39,6 +39,12 @@ class Catalog(Struct, frozen=True, dict=True):
         """Return every vendor's common word, in order."""
         return tuple(self._by_word)
 
+    @cached_property
+    def resource_names(self) -> frozenset[str]:
+        """Return every resource name by which a pod can ask any vendor for devices."""
+        names = ((r.count, r.memory, r.cores, r.percentage, r.priority) for r in (v.resources for v in self.vendors))
+        return frozenset(name for of_vendor in names for name in of_vendor if name)
+
     def by_word(self, word: str) -> Vendor:
         """Return the vendor of a word; raise ``KeyError`` for a word that is not ours."""
         return self._by_word[word]

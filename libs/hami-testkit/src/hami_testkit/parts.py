@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from hami_model import config, vendors
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from hami_testkit.processes import BIN, Spec, free_port
 
@@ -108,7 +108,7 @@ def _standin(plan: Plan, at: Addresses) -> Spec:
 def scheduler_config(extender: str) -> dict[str, Any]:
     """Return kube-scheduler's configuration: our extender is asked about every resource of every vendor."""
     catalog = vendors.build(config.DEFAULTS, ascend=True, iluvatar=True)
-    names = {n for v in catalog.vendors for n in structs.astuple(v.resources) if isinstance(n, str) and n}
+    names = sorted(catalog.resource_names)
     return {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
@@ -121,7 +121,7 @@ def scheduler_config(extender: str) -> dict[str, Any]:
                 "weight": 1,
                 "httpTimeout": "30s",
                 "nodeCacheCapable": True,
-                "managedResources": [{"name": name, "ignoredByScheduler": True} for name in sorted(names)],
+                "managedResources": [{"name": name, "ignoredByScheduler": True} for name in names],
             }
         ],
     }

@@ -11,7 +11,6 @@ from hami_kit.clock import Clock
 from hami_kit.kube.reflector import ChangeKind
 from hami_kit.kube.wire import Identity
 from hami_model import quota as quotas
-from hami_model.catalog import Catalog
 from hami_model.life import Event, Released
 from hami_model.objects import Node, Pod, PodRef, ResourceQuota
 from hami_model.observe import Doubtful, Malformed, Notice, Unaccounted, gone, has_ended, missing, observe
@@ -36,7 +35,7 @@ class Reconcile:
         self._writer = writer
         self._agents = agents
         self._clock = clock
-        self._names = device_resources(world.catalog)
+        self._names = world.catalog.resource_names
         self._quotas: set[tuple[str, str]] = set()
         self._told_of: dict[tuple[str, str], tuple[str, ...]] = {}
         self._lingering: dict[str, tuple[float, Released]] = {}
@@ -208,12 +207,6 @@ class Reconcile:
 
         for start in range(0, len(items), PORTION):
             self._writer.tell(lambda start=start: portion(start))  # type: ignore[misc]
-
-
-def device_resources(catalog: Catalog) -> frozenset[str]:
-    """Return every resource name by which a pod can ask any vendor for devices."""
-    names = ((r.count, r.memory, r.cores, r.percentage, r.priority) for r in (v.resources for v in catalog.vendors))
-    return frozenset(name for of_vendor in names for name in of_vendor if name)
 
 
 def asks_for_any(pod: Pod, names: frozenset[str]) -> bool:

@@ -17,7 +17,7 @@ from hami_model.errors import DomainError
 from hami_model.objects import Pod, PodRef
 
 from hami_allocator.fence import TERM_KEY, Term
-from hami_allocator.reconcile import asks_for_any, device_resources
+from hami_allocator.reconcile import asks_for_any
 from hami_allocator.retry import Backoff
 from hami_allocator.world import World
 from hami_allocator.writer import Writer
@@ -37,7 +37,7 @@ class Takeover:
         self._world = world
         self._writer = writer
         self._backoff = backoff
-        self._names = device_resources(world.catalog)
+        self._names = world.catalog.resource_names
 
     async def run(self, term: Term, pods: Reflector[Pod]) -> None:
         """Fence off what came before, then wait until our view has passed it, with all that landed meanwhile."""

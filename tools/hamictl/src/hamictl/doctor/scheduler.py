@@ -9,7 +9,7 @@ import msgspec
 from hami_kit.setting_values import read_duration
 from hami_model.catalog import Catalog
 from hami_model.inspection import Finding
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from hamictl.doctor import rules
 
@@ -67,12 +67,6 @@ class Wanted(Struct, frozen=True, kw_only=True):
     catalog: Catalog
     bind_timeout: float
 
-    @property
-    def resources(self) -> set[str]:
-        """Return every resource name of the device config."""
-        names = (structs.asdict(vendor.resources).values() for vendor in self.catalog.vendors)
-        return {name for each in names for name in each if isinstance(name, str) and name}
-
 
 def concerns_us(text: str, scheduler: str) -> bool:
     """Say whether a text may be the configuration of our kube-scheduler."""
@@ -94,14 +88,14 @@ def check(where: str, text: str, wanted: Wanted) -> Iterator[Finding]:
     percentage = config.percentage_of_nodes_to_score if said is None else said
     if percentage != ALL:
         yield rules.NODES_HIDDEN.broken(f"{where} has percentageOfNodesToScore {percentage or 'by default'}")
-    ours = [extender for extender in config.extenders or () if _is_ours(extender, wanted.resources)]
+    ours = [extender for extender in config.extenders or () if _is_ours(extender, wanted.catalog.resource_names)]
     if not ours:
         yield rules.EXTENDER_MISSING.broken(f"{where} has no extender that manages our resources or binds")
     for extender in ours:
         yield from _check_extender(f"the extender {extender.url_prefix} of {where}", extender, wanted)
 
 
-def _is_ours(extender: Extender, resources: set[str]) -> bool:
+def _is_ours(extender: Extender, resources: frozenset[str]) -> bool:
     return bool(extender.bind_verb) or any(each.name in resources for each in extender.managed_resources or ())
 
 
@@ -116,7 +110,7 @@ def _check_extender(where: str, extender: Extender, wanted: Wanted) -> Iterator[
     if not extender.node_cache_capable:
         yield rules.EXTENDER_NODES.broken(f"{where} has no nodeCacheCapable: true")
     yield from _check_timeout(where, extender.http_timeout, wanted.bind_timeout)
-    yield from _check_resources(where, extender.managed_resources or [], wanted.resources)
+    yield from _check_resources(where, extender.managed_resources or [], wanted.catalog.resource_names)
 
 
 def _check_timeout(where: str, written: str, bind_timeout: float) -> Iterator[Finding]:
@@ -130,7 +124,7 @@ def _check_timeout(where: str, written: str, bind_timeout: float) -> Iterator[Fi
         yield rules.EXTENDER_TIMEOUT.broken(f"{where} has {said}, and a bind may take {bind_timeout:g} s")
 
 
-def _check_resources(where: str, managed: list[Managed], resources: set[str]) -> Iterator[Finding]:
+def _check_resources(where: str, managed: list[Managed], resources: frozenset[str]) -> Iterator[Finding]:
     if not managed:
         return  # every pod is sent to us: slower, and nothing is missed
     names = {each.name for each in managed}
