@@ -119,8 +119,7 @@ async def test_a_full_stream_takes_events_when_there_is_room(
 
 async def test_a_server_without_room_refuses(caplog: pytest.LogCaptureFixture) -> None:
     """A full disk is said in JetStream's words; answering goes on, and so does telling when there is room again."""
-    more = "jetstream { max_file_store: 1000 }"
-    async with nats_running(jetstream=False, more=more) as server, a_bus(server.url) as bus:
+    async with nats_running(file_store="1000") as server, a_bus(server.url) as bus:
         await bus.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, done)])
         await bus.wait_connected()
         client = Client()

@@ -25,10 +25,13 @@ STOP_DEADLINE = 5.0
 class NatsServer:
     """One nats-server; ``url`` stays the same over a restart."""
 
-    def __init__(self, folder: Path, *, jetstream: bool, max_payload: int, more: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, jetstream: bool, max_payload: int, file_store: str = "1GB", more: str = ""
+    ) -> None:
         self._folder = folder
         self._jetstream = jetstream
         self._max_payload = max_payload
+        self._file_store = file_store
         self._more = more
         self._process: asyncio.subprocess.Process | None = None
         self.port = -1
@@ -90,7 +93,9 @@ class NatsServer:
         ]
         if self._jetstream:
             store = json.dumps(str(self._folder / "jetstream"))
-            lines.append(f"jetstream {{ store_dir: {store}, max_memory_store: 64MB, max_file_store: 1GB }}")
+            lines.append(
+                f"jetstream {{ store_dir: {store}, max_memory_store: 64MB, max_file_store: {self._file_store} }}"
+            )
         return "\n".join(lines)
 
     async def _wait_listening(self, process: asyncio.subprocess.Process) -> None:
@@ -117,11 +122,16 @@ class NatsServer:
 
 @asynccontextmanager
 async def nats_running(
-    *, jetstream: bool = True, max_payload: int = subjects.MAX_PAYLOAD, more: str = ""
+    *, jetstream: bool = True, max_payload: int = subjects.MAX_PAYLOAD, file_store: str = "1GB", more: str = ""
 ) -> AsyncIterator[NatsServer]:
-    """Run a server that a test may stop, freeze and start again; ``more`` is added to its configuration."""
+    """Run a server that a test may stop, freeze and start again.
+
+    ``file_store`` is what JetStream may keep on disk; ``more`` is added to the configuration.
+    """
     with tempfile.TemporaryDirectory(prefix="nats-", ignore_cleanup_errors=True) as folder:
-        server = NatsServer(Path(folder), jetstream=jetstream, max_payload=max_payload, more=more)
+        server = NatsServer(
+            Path(folder), jetstream=jetstream, max_payload=max_payload, file_store=file_store, more=more
+        )
         try:
             await server.start()
             yield server
