@@ -331,3 +331,26 @@ async def test_a_question_that_all_hear_is_answered_by_the_one_it_is_for(nats: N
 
         assert [Done()] * 10 == answers
         assert 0 == second.statistics().failed
+
+
+async def test_whoever_serves_is_known_to_nats_when_that_is_said() -> None:
+    """A question asked right then would reach everybody but the one it is for."""
+    lines: list[bytes] = []
+
+    async def play_nats(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"a","version":"2.11.0","max_payload":1048576,"headers":true}\r\n')
+        async for line in reader:
+            lines.append(line.split()[0])
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(play_nats, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with a_bus(f"nats://{host}:{port}", ping_interval=60.0) as bus:
+            await bus.wait_connected()
+            lines.clear()
+            await bus.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, done)])
+            told = [line for line in lines if line in (b"SUB", b"PING")]
+
+    assert b"PING" == told[-1]

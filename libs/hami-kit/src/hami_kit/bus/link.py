@@ -41,11 +41,18 @@ class Wanted(Protocol):
 
 
 class _Client(Client):
-    """A client that tells when it hears a pong."""
+    """A client that tells when it hears a pong, and pings in its turn."""
 
     def __init__(self, heard: Callable[[], None]) -> None:
         super().__init__()
         self._heard = heard
+
+    async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
+        # nats-py lets a ping overtake what waits to be written: its pong would not tell that the server has read that
+        if self.is_connected and self._pending and self._transport is not None:
+            self._transport.writelines(self._pending)
+            self._pending, self._pending_data_size = [], 0
+        await super()._send_ping(future)
 
     async def _process_pong(self) -> None:
         # nats-py's read loop dies on the late pong of a flush that gave up: its future is cancelled already
