@@ -9,10 +9,9 @@ from hami_model import config, vendors
 from hami_model.annotations import allocation_annotations, encode_links, encode_register, read_allocation
 from hami_model.objects import Node, Pod, PodSpec
 
-from tests.compat import rules
+from tests.compat import answers, rules
 
 CATALOG = vendors.build(config.DEFAULTS, ascend=True, iluvatar=True)
-SCHEDULE = ("nvidia", "ascend", "cambricon")
 NOW = 1735689600.5
 
 MIG = "hami.io/vgpu-mig-allocations"
@@ -32,10 +31,9 @@ Written = tuple[Pod, dict[str, str]]
 
 def recorded_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Walk the cases whose resource names are the chart's."""
-    for vendor in SCHEDULE:
-        for case in rules.cases(f"schedule/{vendor}.json"):
-            if "CountName" not in str(case.get("settings")):
-                yield f"{vendor}: {case['name']}", case
+    for vendor, case in answers.recorded("schedule"):
+        if "CountName" not in str(case.get("settings")):
+            yield f"{vendor}: {case['name']}", case
 
 
 def written_by_hami(case: dict[str, Any]) -> Iterator[Written]:

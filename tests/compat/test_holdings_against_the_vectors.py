@@ -14,9 +14,7 @@ from hami_model.holding import Holding, holding
 from hami_model.objects import Node, Pod
 from msgspec import structs
 
-from tests.compat import rules
-
-VENDORS = ("nvidia", "ascend", "cambricon")
+from tests.compat import answers, rules
 
 
 def catalog_of(case: dict[str, Any]) -> Catalog:
@@ -43,11 +41,7 @@ def bound_pods(case: dict[str, Any]) -> Iterator[Pod]:
             )
 
 
-CASES = [
-    pytest.param(case, id=f"{vendor}: {case['name']}")
-    for vendor in VENDORS
-    for case in rules.cases(f"schedule/{vendor}.json")
-]
+CASES = [pytest.param(case, id=f"{vendor}: {case['name']}") for vendor, case in answers.recorded("schedule")]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,4 +1,4 @@
-"""Every recorded case of NVIDIA (without MIG), Ascend and Cambricon against the running services, over HTTP.
+"""Every recorded case, those with MIG instances left out, against the running services, over HTTP.
 
 The services are started as users start them, once for each combination of settings that a case asks for. They stand on
 the stand-in's API server; with HAMI_TEST_KUBECONFIG set, on the real one that it leads to.
@@ -15,12 +15,11 @@ import pytest
 from hami_testkit.processes import Processes
 from hami_testkit.stack import Plan, Stack, start
 
-from tests.compat import rules
+from tests.compat import answers, rules
 from tests.compat.over_http import Player, environment
 from tests.compat.schedule_steps import compare_admission, play
 
 REAL = Path(os.environ["HAMI_TEST_KUBECONFIG"]) if os.environ.get("HAMI_TEST_KUBECONFIG") else None
-VENDORS = ("nvidia", "ascend", "cambricon")
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -35,8 +34,7 @@ def _recorded(kind: str) -> list[Any]:
     """Return the cases of a kind, those with equal settings side by side."""
     found = [
         (case, vendor)
-        for vendor in VENDORS
-        for case in rules.cases(f"{kind}/{vendor}.json")
+        for vendor, case in answers.recorded(kind)
         if not (kind == "schedule" and case["name"] in rules.PARTITIONED)
     ]
     found.sort(key=lambda pair: _settings(pair[0]))

@@ -5,62 +5,24 @@ from typing import Any
 
 import pytest
 
-from tests.compat import rules
+from tests.compat import answers, rules
 from tests.compat.model_cluster import ModelCluster
 
-VENDORS = ("nvidia", "ascend", "cambricon")
 
-
-def recorded() -> Iterator[Any]:
+def placements() -> Iterator[Any]:
     """Walk the recorded cases, each with a name."""
-    for vendor in VENDORS:
-        for case in rules.cases(f"schedule/{vendor}.json"):
-            is_partitioned = vendor == "nvidia" and case["name"] in rules.PARTITIONED
-            marks = [pytest.mark.skip(reason="MIG instances are not placed yet")] * is_partitioned
-            yield pytest.param(case, id=f"{vendor}: {case['name']}", marks=marks)
+    for vendor, case in answers.recorded("schedule"):
+        is_partitioned = vendor == "nvidia" and case["name"] in rules.PARTITIONED
+        marks = [pytest.mark.skip(reason="MIG instances are not placed yet")] * is_partitioned
+        yield pytest.param(case, id=f"{vendor}: {case['name']}", marks=marks)
 
 
-NVIDIA = "hami.io/vgpu-devices-allocated"
-ASCEND_B3 = "hami.io/Ascend910B3-devices-allocated"
-DIFFERENT: dict[str, dict[str, Any]] = {
-    "positions: [none, gpu]": {NVIDIA: ";GPU-node-1-1,NVIDIA,3000,30:;"},
-    "positions: [gpu, none, gpu]": {NVIDIA: "GPU-node-1-1,NVIDIA,1000,10:;;GPU-node-1-0,NVIDIA,2000,10:;"},
-    "positions: [init none, gpu]": {NVIDIA: ";GPU-node-1-1,NVIDIA,3000,30:;"},
-    "positions: usage of an app container filed as init disappears when init containers end": {
-        NVIDIA: ";GPU-node-1-0,NVIDIA,40960,100:;"
-    },
-    "restartable init container (sidecar)": {"node-1": "1/1 CardInsufficientMemory"},
-    "topology-aware with numa-bind keeps only the last NUMA group": {
-        NVIDIA: "GPU-node-1-3,NVIDIA,24564,100:GPU-node-1-2,NVIDIA,24564,100:;"
-    },
-    "MIG: init container and app container share a card": {"node-1": "1/1 CardMigTopologyInfeasible"},
-    "a failed bind keeps its reservation": {NVIDIA: "GPU-node-1-0,NVIDIA,22107,1:;"},
-    "suffixed memory is not read": {
-        "error": "nvidia.com/gpumem 16Gi in container c0 is too much: nvidia.com/gpumem counts MiB: write 16384"
-    },
-    "sixteen cards": {NVIDIA: "".join(f"GPU-node-1-{at},NVIDIA,2000,20:" for at in (11, 10, 9, 8, 7, 6, 5, 4)) + ";"},
-    "910 family: network score between nodes, spread": {
-        ASCEND_B3: "".join(f"Ascend910B3-node-2-{at},Ascend910B3,65536,0:" for at in (3, 2, 1, 0)) + ";"
-    },
-    "910B4 requests see 910B4-1 cards": {"node-1": "NodeInsufficientDevice"},
-    "capacity that is no multiple of 100 cores": {"node-1": "NodeInsufficientDevice"},
-}
-"""Known weaknesses of HAMi where we answer otherwise: our answer at the first step that differs."""
-SAME = frozenset(
-    {
-        "only the init container asks",  # the node lock that HAMi leaves out is the allocator's
-        "MIG: whole card",
-        "config: defaultMemory alone makes a bare card exclusive",  # at admission, which these steps have behind them
-        "memoryFactor on trimmed memory",  # likewise
-        "910C: one card with a slice",
-        "hard split does not count AI cores and AI CPUs",
-        "type annotations are not read",  # admission warns
-    }
-)
-"""Known weaknesses that do not show in placing, or that are kept."""
+WEAKNESSES = answers.known_weaknesses("schedule")
+DIFFERENT = {(vendor, name): told for vendor, ours in answers.ALL.items() for name, told in ours.placed.items()}
+SAME = {(vendor, name) for vendor, ours in answers.ALL.items() for name in ours.placed_alike}
 
 
-@pytest.mark.parametrize("case", list(recorded()))
+@pytest.mark.parametrize("case", list(placements()))
 def test_pods_are_placed_as_hami_placed_them(case: dict[str, Any]) -> None:
     """Step by step the same node, the same cards in the same order, or the very same words why not."""
     cluster = ModelCluster(case)
@@ -68,40 +30,35 @@ def test_pods_are_placed_as_hami_placed_them(case: dict[str, Any]) -> None:
         play(cluster, step)
 
 
-def known_weaknesses() -> dict[str, dict[str, Any]]:
-    """Return the recorded cases in which HAMi's answer is a known weakness, by name."""
-    return {case["name"]: case for vendor in VENDORS for case in rules.cases(f"differences/schedule-{vendor}.json")}
-
-
-@pytest.mark.parametrize("name", sorted(DIFFERENT))
-def test_a_known_weakness_is_answered_so(name: str) -> None:
+@pytest.mark.parametrize("case", sorted(DIFFERENT), ids=": ".join)
+def test_a_known_weakness_is_answered_so(case: tuple[str, str]) -> None:
     """Where HAMi's answer is a known weakness ours is another (docs/reference/differences-from-hami.md)."""
-    case = known_weaknesses()[name]
-    cluster = ModelCluster(case)
-    for step in case["steps"]:
+    recorded = WEAKNESSES[case]
+    cluster = ModelCluster(recorded)
+    for step in recorded["steps"]:
         if "pod" not in step:
             play(cluster, step)
             continue
         actual = cluster.filter(step["pod"], step["nodes"])
         if not is_same(step["expect"], actual):
-            assert DIFFERENT[name].items() <= flat(actual).items()
+            assert DIFFERENT[case].items() <= flat(actual).items()
             return
         go_on(cluster, step["pod"]["metadata"]["name"], step["expect"], step["then"])
     raise AssertionError("every step is answered as HAMi did: the case belongs to SAME")
 
 
-@pytest.mark.parametrize("name", sorted(SAME))
-def test_a_weakness_elsewhere_does_not_change_placing(name: str) -> None:
+@pytest.mark.parametrize("case", sorted(SAME), ids=": ".join)
+def test_a_weakness_elsewhere_does_not_change_placing(case: tuple[str, str]) -> None:
     """These cases are answered as HAMi did."""
-    case = known_weaknesses()[name]
-    cluster = ModelCluster(case)
-    for step in case["steps"]:
+    recorded = WEAKNESSES[case]
+    cluster = ModelCluster(recorded)
+    for step in recorded["steps"]:
         play(cluster, step)
 
 
 def test_every_recorded_difference_is_decided() -> None:
     """No known weakness is left without an answer of ours."""
-    assert known_weaknesses().keys() == DIFFERENT.keys() | SAME
+    assert WEAKNESSES.keys() == DIFFERENT.keys() | SAME
 
 
 def is_same(expected: dict[str, Any], actual: dict[str, Any]) -> bool:

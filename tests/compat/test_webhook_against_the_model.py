@@ -12,51 +12,13 @@ from hami_model.catalog import Catalog
 from hami_model.objects import Pod
 from hami_model.quota import Quotas
 
-from tests.compat import rules
+from tests.compat import answers, rules
 
-VENDORS = ("nvidia", "ascend", "cambricon")
-RECORDED = [
-    pytest.param(case, id=f"{vendor}: {case['name']}")
-    for vendor in VENDORS
-    for case in rules.cases(f"webhook/{vendor}.json")
-]
-DIFFERENT = {case["name"]: case for case in rules.cases("differences/webhook-nvidia.json")}
+RECORDED = [pytest.param(case, id=f"{vendor}: {case['name']}") for vendor, case in answers.recorded("webhook")]
+WEAKNESSES = answers.known_weaknesses("webhook")
+OUR_CHANGES = {(vendor, name): told for vendor, ours in answers.ALL.items() for name, told in ours.admitted.items()}
+OUR_DENIALS = {(vendor, name): told for vendor, ours in answers.ALL.items() for name, told in ours.denied.items()}
 CHART = yaml.safe_load((rules.VECTORS / "settings/device-config.yaml").read_text())
-
-SCHEDULER = {"/spec/schedulerName": "hami-scheduler"}
-WHOLE_CARD = {"/spec/containers/0/resources/limits/nvidia.com~1gpucores": "100"}
-OUR_CHANGES: dict[str, dict[str, Any]] = {
-    "percentage 0": {**WHOLE_CARD, **SCHEDULER},
-    "priority without a card": {},
-    "count zero": {},
-    "requests only, count": {},
-    "runtimeClassName, core policy, default count": {
-        "/spec/containers/0/env/0/name": "GPU_CORE_UTILIZATION_POLICY",
-        "/spec/containers/0/env/0/value": "force",
-        "/spec/containers/0/resources/limits/nvidia.com~1gpu": "2",
-        "/spec/containers/1/env/0/name": "NVIDIA_VISIBLE_DEVICES",
-        "/spec/containers/1/env/0/value": "none",
-        "/spec/runtimeClassName": "nvidia",
-        **SCHEDULER,
-    },
-    "overwriteEnv without devices": {
-        "/spec/containers/0/env/0/name": "NVIDIA_VISIBLE_DEVICES",
-        "/spec/containers/0/env/0/value": "none",
-    },
-    "core policy on a container that has it already": {
-        "/spec/containers/0/env/0/value": "force",
-        "/spec/runtimeClassName": "nvidia",
-        **SCHEDULER,
-    },
-    "quota: percentage is not counted": SCHEDULER,
-}
-OUR_DENIALS = {
-    "percentage with a fraction": (500, "invalid nvidia.com/gpumem-percentage value 500m in container c0"),
-    "memory 16Gi": (
-        403,
-        "nvidia.com/gpumem 16Gi in container c0 is too much: nvidia.com/gpumem counts MiB: write 16384",
-    ),
-}
 
 
 @pytest.mark.parametrize("case", RECORDED)
@@ -75,28 +37,28 @@ def test_admission_answers_as_hami_did(case: dict[str, Any]) -> None:
         assert rules.comparable_changes(expected["pod_changes"]) == rules.comparable_changes(changes_of(case, answer))
 
 
-@pytest.mark.parametrize("name", OUR_CHANGES)
-def test_a_known_weakness_is_mended_with_these_changes(name: str) -> None:
+@pytest.mark.parametrize("case", OUR_CHANGES, ids=": ".join)
+def test_a_known_weakness_is_mended_with_these_changes(case: tuple[str, str]) -> None:
     """Where HAMi's answer is a known weakness ours is another (docs/reference/differences-from-hami.md)."""
-    answer = answered(DIFFERENT[name])
+    answer = answered(WEAKNESSES[case])
 
     assert not isinstance(answer, Deny)
-    assert OUR_CHANGES[name] == changes_of(DIFFERENT[name], answer)
+    assert OUR_CHANGES[case] == changes_of(WEAKNESSES[case], answer)
 
 
-@pytest.mark.parametrize("name", OUR_DENIALS)
-def test_a_pod_that_could_never_work_is_refused_at_once(name: str) -> None:
+@pytest.mark.parametrize("case", OUR_DENIALS, ids=": ".join)
+def test_a_pod_that_could_never_work_is_refused_at_once(case: tuple[str, str]) -> None:
     """HAMi admits these and loses them later; the user hears here what to write instead."""
-    answer = answered(DIFFERENT[name])
+    answer = answered(WEAKNESSES[case])
 
     assert isinstance(answer, Deny)
-    assert OUR_DENIALS[name][0] == answer.code
-    assert answer.message.startswith(OUR_DENIALS[name][1])
+    assert OUR_DENIALS[case][0] == answer.code
+    assert answer.message.startswith(OUR_DENIALS[case][1])
 
 
 def test_every_recorded_difference_is_decided() -> None:
     """No known weakness is left without an answer of ours."""
-    assert DIFFERENT.keys() == OUR_CHANGES.keys() | OUR_DENIALS.keys()
+    assert WEAKNESSES.keys() == OUR_CHANGES.keys() | OUR_DENIALS.keys()
 
 
 def answered(case: dict[str, Any]) -> Admit | Deny | Skip:

@@ -1,0 +1,29 @@
+"""Our answers where HAMi's recorded one is a known weakness (docs/reference/differences-from-hami.md), by vendor.
+
+One rule: a vendor takes part in every test against the vectors as soon as it stands here.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.compat import rules
+from tests.compat.answers import ascend, cambricon, nvidia
+from tests.compat.answers.answers import Answers
+
+ALL: dict[str, Answers] = {"nvidia": nvidia.ANSWERS, "ascend": ascend.ANSWERS, "cambricon": cambricon.ANSWERS}
+
+VENDORS = tuple(ALL)
+
+
+def recorded(kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Walk the recorded cases of a kind (``schedule``, ``webhook``), each with its vendor."""
+    for vendor in VENDORS:
+        for case in rules.cases(f"{kind}/{vendor}.json"):
+            yield vendor, case
+
+
+def known_weaknesses(kind: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the recorded cases in which HAMi's answer is a known weakness, by vendor and name."""
+    files = [(vendor, f"differences/{kind}-{vendor}.json") for vendor in VENDORS]
+    there = [(vendor, path) for vendor, path in files if (rules.VECTORS / path).is_file()]
+    return {(vendor, case["name"]): case for vendor, path in there for case in rules.cases(path)}
