@@ -30,6 +30,7 @@ from tests.simulation.allocators import a_catalog
 from tests.simulation.bus import Nats, SimBus
 from tests.simulation.given import Given, grants_of, pod_of
 from tests.simulation.store import Store
+from tests.simulation.virtual_time import ProcessClock, VirtualLoop
 
 HEARTBEAT_EVERY = 5.0
 PATIENCE = 2.0
@@ -38,7 +39,9 @@ PATIENCE = 2.0
 class Agent:
     """Our node-agent: tells its cards, takes pushes, gives a pod what its Binding says, and confirms it."""
 
-    def __init__(self, store: Store, nats: Nats, rng: Random, node: str, devices: tuple[Device, ...]) -> None:
+    def __init__(
+        self, loop: VirtualLoop, store: Store, nats: Nats, rng: Random, node: str, devices: tuple[Device, ...]
+    ) -> None:
         self._store = store
         self._rng = rng
         self._node = node
@@ -49,7 +52,7 @@ class Agent:
         self.bus = SimBus(nats, f"agent of {node}")
         self.is_mute = False
         """Down, as far as the allocator can tell; the plugin goes on."""
-        self.pods = NodePods(node, lambda pod: read_allocation(a_catalog(), pod))
+        self.pods = NodePods(node, lambda pod: read_allocation(a_catalog(), pod), clock=ProcessClock(loop, skew=0))
 
     async def run(self) -> None:
         """Listen, tell the inventory, beat, and confirm."""

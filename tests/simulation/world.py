@@ -107,7 +107,7 @@ class World:
         self.store.create("nodes", msgspec.json.decode(cluster.node_of(site)), sender="admin")
         servers: dict[str, Agent | Plugin] = {}
         if site.is_ours:
-            agent = Agent(self.store, self.nats, self.rng, site.name, cluster.cards_of(site))
+            agent = Agent(self.loop, self.store, self.nats, self.rng, site.name, cluster.cards_of(site))
             servers = dict.fromkeys(site.words, agent)
             self.loop.create_task(agent.run())
         else:

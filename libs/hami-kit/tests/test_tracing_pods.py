@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from hashlib import blake2b
 
 import pytest
-from hami_kit.bus import BusSettings, Endpoint, connect
+from hami_kit.bus import BusSettings, Endpoint, connect, wire
+from hami_kit.errors import PayloadTooLarge
 from hami_kit.setting_values import Address
 from hami_kit.settings import CommonSettings
 from hami_kit.telemetry import (
@@ -19,7 +20,7 @@ from hami_kit.telemetry import (
 )
 from hami_kit.web import serve
 from hami_model.bus import subjects
-from hami_model.bus.messages import BindAnswer, BindPod, Done
+from hami_model.bus.messages import BindAnswer, BindPod, Done, Refused
 from hami_model.objects import Meta, Pod, PodRef
 from hami_testkit.nats import NatsServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -134,6 +135,29 @@ async def test_a_trace_goes_over_the_bus(nats: NatsServer, telemetry: Telemetry,
     assert asking.context.span_id == (served.parent.span_id if served.parent else 0)
     assert served.context.span_id == (deciding.parent.span_id if deciding.parent else 0)
     assert asking.context.trace_id != named["subscribing"].context.trace_id
+
+
+async def test_a_traced_message_that_is_too_large_by_its_header_is_refused(
+    nats: NatsServer, telemetry: Telemetry
+) -> None:
+    """NATS counts the traceparent too, and cuts the connection of whoever sends a byte too many."""
+    bare = len(wire.encode(BindPod(pod=PodRef("default", "p0", "u"), node="")))
+
+    async def bind(message: BindPod) -> Refused:
+        return Refused(error=message.node)
+
+    async def ask(bytes_less: int) -> None:
+        text = "n" * (subjects.MAX_PAYLOAD - bare - 4 - bytes_less)
+        question = BindPod(pod=PodRef("default", "p0", "u"), node=text)
+        await bus.request(subjects.BIND, question, BindAnswer, timeout=DEADLINE)
+
+    async with connect(BusSettings(url=nats.url), name="t", telemetry=telemetry) as bus:
+        await bus.wait_connected()
+        await bus.serve("allocator", [Endpoint("bind", subjects.BIND, BindPod, bind)])
+        with telemetry.span("asking", parent=PARENT):
+            with pytest.raises(PayloadTooLarge):
+                await ask(bytes_less=0)
+            await ask(bytes_less=200)
 
 
 @asynccontextmanager

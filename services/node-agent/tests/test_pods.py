@@ -10,7 +10,8 @@ from hami_model.errors import MalformedAllocation
 from hami_model.objects import Meta, Pod, PodRef, PodSpec, PodStatus
 from hami_model.request import Role
 from hami_node_agent.kubelet import read_checkpoint
-from hami_node_agent.pods import REMEMBERED, NodePods
+from hami_node_agent.pods import FRESH, REMEMBERED, NodePods
+from hami_testkit.clock import FakeClock
 
 
 def a_pod(name: str, *, uid: str = "", node: str = "n1", phase: str = "Running") -> Pod:
@@ -130,6 +131,19 @@ def test_what_an_earlier_leader_pushed_is_void() -> None:
 
     assert (after_the_announcement, after_a_late_push) == (None, an_allocation(x, "GPU-b"))
     assert pods.allocation(PodRef.of(y)) == an_allocation(y)
+
+
+def test_a_push_is_believed_for_a_moment() -> None:
+    """Cut off from the bus, we hear neither of the next leader nor what it pushes: then the stored pod is read."""
+    clock, x = FakeClock(), a_pod("x")
+    pods = NodePods("n1", lambda _: None, clock=clock)
+    pods.push(PushAllocation(allocation=an_allocation(x), term="t"))
+    clock.advance(FRESH - 0.1)
+    soon = pods.allocation(PodRef.of(x)), pods.pushed
+    clock.suspend(0.2)
+
+    assert soon == (an_allocation(x), (an_allocation(x),))
+    assert (pods.allocation(PodRef.of(x)), pods.pushed) == (None, ())
 
 
 def test_an_unreadable_annotation_leaves_what_was_pushed() -> None:

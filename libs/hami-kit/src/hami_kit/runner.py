@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
+import uvloop
+
 from hami_kit.clock import rfc3339
 from hami_kit.errors import SettingsError
 from hami_kit.settings import CommonSettings, Help, load
@@ -47,7 +49,7 @@ def run(serve: Serve[S], settings_type: type[S]) -> None:
         _end(str(e), BAD_SETTINGS)
     _log_to_stderr(settings.log_level)
     try:
-        asyncio.run(_until_told(serve, settings))
+        uvloop.run(_until_told(serve, settings))
     except Exception as error:  # not except*: up to Python 3.11.3 an exit from there is wrapped in a group
         wrong = [str(e) for e in _leaves(error) if isinstance(e, SettingsError)]
         if wrong:

@@ -100,6 +100,7 @@ async def serve(
             log_config=None,  # its lines are lines of our log
             log_level="warning",
             access_log=False,
+            proxy_headers=False,
             lifespan="off",
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=STOP_WITHIN,

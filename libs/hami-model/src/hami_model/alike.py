@@ -14,6 +14,8 @@ _INT64_ROOM = 2**62
 
 def alike(columns: Sequence[Ints]) -> Iterator[Ints]:
     """Yield groups of positions with equal values in all columns, each in rising order."""
+    if len(columns[0]) == 1:
+        return iter([np.zeros(1, dtype=np.int64)])
     key, size = np.zeros(len(columns[0]), dtype=np.int64), 1
     for column in columns:
         top = int(column.max(initial=0)) + 1

@@ -116,6 +116,8 @@ def fit(
     walk = _Walk(rows, ask, demands, purse, listed)
     for place in range(rows.shape[1]):
         walk.ask(place)
+        if walk.is_done:
+            break
     return walk.first_ones() if ask.picker is None else walk.picked(ask.picker, nodes)
 
 
@@ -147,6 +149,11 @@ class _Walk:
                 [self._in_order(np.maximum(c - paid, 0)) for c, paid in zip((memory, cores), purse.paid, strict=True)]
             )
             self._left = purse.left.copy()
+
+    @property
+    def is_done(self) -> bool:
+        """Say whether every node has all the cards that are wanted, and nobody is to pick among more."""
+        return self._ask.picker is None and bool((self._together >= self._ask.demand.count).all())
 
     def ask(self, place: int) -> None:
         """Ask the next card of every node."""

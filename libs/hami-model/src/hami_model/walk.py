@@ -107,8 +107,8 @@ def _walk(fleet: Fleet, nodes: Ints, at: Ints, steps: Sequence[Step]) -> Walked:
             number += 1
         found.append(tuple(answer for _, answer in taken))
         is_open = refused_by == FITS
-        if not is_open.any():
-            break
+        if step is steps[-1] or not is_open.any():
+            break  # nobody comes after
         for bench, answer in taken:
             bench.book(answer, step.container.role, is_open)
     return Walked(at, steps, tuple(found), refused_by)

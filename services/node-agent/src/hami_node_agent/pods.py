@@ -1,7 +1,7 @@
 """The pods of the own node, as our watch shows them, and what was pushed to us about pods that it does not show yet.
 
-One rule: what the API server stored wins over what was pushed; a pod that left the API server is remembered for a
-while, because the kubelet may still ask for it.
+One rule: what the API server stored wins over what was pushed, and a push is believed for a moment only; a pod that
+left the API server is remembered for a while, because the kubelet may still ask for it.
 """
 
 import asyncio
@@ -9,29 +9,41 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
+from hami_kit.clock import Clock, SystemClock
 from hami_model.allocation import Allocation
 from hami_model.bus.messages import PushAllocation, Withdraw
 from hami_model.errors import MalformedAllocation
 from hami_model.objects import Meta, Pod, PodRef
+from msgspec import Struct
 
 R = TypeVar("R")
 
 REMEMBERED = 256
 """Pods that left the API server, and pushes, that are kept: more than one node ever runs."""
 
+FRESH = 2.5
+"""Seconds for which a push is believed. A leader pushes while it believes in its Lease, which is free for the next one
+2.5 s later: whoever hears neither of the two any more must not go by a Binding that the next one has replaced."""
+
 ReadAllocation = Callable[[Pod], Allocation | None]
 """Reads the allocation that the binding wrote; raises ``MalformedAllocation``."""
+
+
+class _Pushed(Struct, frozen=True):
+    message: PushAllocation
+    at: float
 
 
 class NodePods:
     """What is known of the node's pods, by uid; whoever waits hears of each change."""
 
-    def __init__(self, node: str, read_allocation: ReadAllocation) -> None:
+    def __init__(self, node: str, read_allocation: ReadAllocation, *, clock: Clock | None = None) -> None:
         self._node = node
+        self._clock = clock or SystemClock()
         self._read = read_allocation
         self._live: dict[str, Pod] = {}
         self._gone: OrderedDict[str, Pod] = OrderedDict()
-        self._pushed: OrderedDict[str, PushAllocation] = OrderedDict()
+        self._pushed: OrderedDict[str, _Pushed] = OrderedDict()
         self._term = ""
         self._followed: set[str] = set()
         """Terms of leaders that were followed by another."""
@@ -79,7 +91,7 @@ class NodePods:
             return
         self.led_by(message.term)
         if message.allocation.node == self._node:
-            _remember(self._pushed, message.allocation.pod.uid, message)
+            _remember(self._pushed, message.allocation.pod.uid, _Pushed(message, self._clock.boottime()))
             self._tell()
 
     def led_by(self, term: str) -> None:
@@ -89,7 +101,7 @@ class NodePods:
         self._followed.add(self._term)
         self._followed.discard(term)
         self._term = term
-        for uid in [uid for uid, message in self._pushed.items() if message.term != term]:
+        for uid in [uid for uid, pushed in self._pushed.items() if pushed.message.term != term]:
             del self._pushed[uid]
 
     def withdraw(self, message: Withdraw) -> None:
@@ -105,9 +117,10 @@ class NodePods:
 
     @property
     def pushed(self) -> tuple[Allocation, ...]:
-        """Return every pushed allocation of a pod that was never seen here."""
-        seen = self._live.keys() | self._gone.keys()
-        return tuple(m.allocation for uid, m in self._pushed.items() if uid not in seen)
+        """Return every pushed allocation that is still believed, of pods that were never seen here."""
+        unseen = self._pushed.keys() - self._live.keys() - self._gone.keys()
+        believed = (self._believed(uid) for uid in self._pushed if uid in unseen)
+        return tuple(message.allocation for message in believed if message is not None)
 
     def get(self, uid: str) -> Pod | None:
         """Return a pod as last seen, gone or not."""
@@ -131,13 +144,13 @@ class NodePods:
         """Return what the pod gets: as stored with its binding, else as pushed; None = nothing readable is at hand."""
         seen = self.get(pod.uid)
         stored = self._stored(seen) if seen is not None else None
-        pushed = self._pushed.get(pod.uid)
+        pushed = self._believed(pod.uid)
         return stored or (pushed.allocation if pushed is not None else None)
 
     def pushed_trace(self, uid: str) -> str:
         """Return the traceparent that came with the pod's allocation; empty = none did."""
         pushed = self._pushed.get(uid)
-        return pushed.traceparent if pushed is not None else ""
+        return pushed.message.traceparent if pushed is not None else ""
 
     async def wait_for(self, find: Callable[[], R | None], timeout: float) -> R | None:
         """Return what ``find`` finds, at once or after the next news, or None when the time is over."""
@@ -148,6 +161,10 @@ class NodePods:
                 return found
         except TimeoutError:
             return None
+
+    def _believed(self, uid: str) -> PushAllocation | None:
+        pushed = self._pushed.get(uid)
+        return pushed.message if pushed is not None and self._clock.boottime() - pushed.at < FRESH else None
 
     def _stored(self, pod: Pod) -> Allocation | None:
         if pod.spec.node_name != self._node:

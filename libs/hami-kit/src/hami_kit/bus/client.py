@@ -165,7 +165,7 @@ class NatsBus:
 
     def _fitting(self, subject: str, message: Struct) -> bytes:
         data = wire.encode(message)
-        if len(data) > (limit := max_payload(self._link)):
+        if not wire.fits(data, limit := max_payload(self._link)):
             raise PayloadTooLarge(
                 f"{subject}: the message has {len(data)} bytes, the bus carries {limit}; "
                 f"ask for less at a time, or start the NATS server with max_payload {subjects.MAX_PAYLOAD}"

@@ -229,7 +229,7 @@ class _Served(MicroEndpoint):
             return
         data = wire.encode(answer)
         limit = self._workshop.max_payload()
-        if len(data) > limit:
+        if not wire.fits(data, limit):
             text = f"{msg.subject}: the answer has {len(data)} bytes, the bus carries {limit}; ask for less at a time"
             data = wire.encode(Refused(error=text))
         try:

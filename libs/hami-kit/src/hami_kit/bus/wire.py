@@ -15,6 +15,9 @@ from hami_kit.errors import BadMessage
 
 NODE_PREFIX = f"{subjects.PREFIX}.node."
 
+HEADERS = 128
+"""Bytes kept for a traceparent, which NATS counts too."""
+
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are no JSON, no text, or nested without end."""
 
@@ -24,6 +27,11 @@ _encoder = msgspec.json.Encoder()
 def encode(message: Struct) -> bytes:
     """Write a message."""
     return _encoder.encode(message)
+
+
+def fits(data: bytes, limit: int) -> bool:
+    """Say whether a server whose max_payload is ``limit`` bytes takes a message with the headers that we add."""
+    return len(data) + HEADERS <= limit
 
 
 @cache
