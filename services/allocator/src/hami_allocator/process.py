@@ -176,8 +176,8 @@ class Process:
         await _first(self.office.means.bus.wait_disconnected(CUT_OFF), self._wait_out_of_sight())
 
     async def _wait_out_of_sight(self) -> None:
-        while self.views.failing_for < self.out_of_sight:  # noqa: ASYNC110 - silence is no event
-            await asyncio.sleep(LOOK_EVERY)
+        while (left := self.out_of_sight - self.views.failing_for) > 0:  # noqa: ASYNC110 - silence is no event
+            await asyncio.sleep(max(left, LOOK_EVERY))
 
     async def _lead(self, stopped: "asyncio.Future[Any]") -> None:
         """Lead until the Lease is lost, the bus is gone, or we are told to stop; then leave in order."""
