@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import Done, Heartbeat, Inventory, NodeAnswer
 from hami_testkit.builders import NVIDIA, a_node
+from hami_testkit.cluster.access import connect
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.extender import hami_extender
 from hami_testkit.cluster.scheduler import KubeScheduler
 from hami_testkit.processes import BIN, Spec, free_port
-from hami_testkit.stack import Plan, Stack, stack
+from hami_testkit.real_cluster import control_plane, kube_scheduler
+from hami_testkit.stack import Plan, Stack, scheduler_config, stack
 from msgspec import Struct
 
 from tests.perf import caller, fleets, report
@@ -63,36 +65,66 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pods", type=int, default=PODS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--out", type=Path, default=PAGE, metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="FILE")
+    parser.add_argument("--real", type=Path, metavar="DIR", help="etcd, kube-apiserver and kube-scheduler to run on")
     options = parser.parse_args()
     budget = msgspec.toml.decode((HERE / "budget.toml").read_text(), type=Budget)
     watch = report.Watch()
-    found = asyncio.run(measure(options.pods, options.rounds))
+    found = asyncio.run(measure(options.pods, options.rounds, binaries=options.real))
     aim = budget.aims["burst"]["ratio"]
-    options.out.write_text(page(found, aim, options.pods, watch.load()))
-    sys.stdout.write(f"{table(found)}\n{verdict(found, aim)}\nwritten: {options.out}\n")
+    sys.stdout.write(f"{table(found)}\n{verdict(found, aim)}\n")
+    out = options.out or (None if options.real else PAGE)
+    if out is not None:
+        out.write_text(page(found, aim, options.pods, watch.load()))
+        sys.stdout.write(f"written: {out}\n")
 
 
-async def measure(pods: int, rounds: int) -> dict[str, list[Burst]]:
-    """Return the rounds of both."""
+async def measure(pods: int, rounds: int, *, binaries: Path | None = None) -> dict[str, list[Burst]]:
+    """Return the rounds of each."""
     found: dict[str, list[Burst]] = {OURS: [], IDLE: [], NOTHING: []}
-    with tempfile.TemporaryDirectory(prefix="hami-perf-") as folder:
-        async with (
-            stack(Plan(folder=Path(folder), schedules=False)) as system,
-            ApiClient.connect(system.at.api) as api,
-            _agents(system, api),
-        ):
+    with tempfile.TemporaryDirectory(prefix="hami-perf-", ignore_cleanup_errors=True) as folder:
+        async with _a_field(Path(folder), binaries) as field:
+            system = field.system
             urls = {OURS: system.at.extender, IDLE: system.at.extender, NOTHING: await _start_nothing(system)}
             for name in (NOTHING, OURS) * rounds:
-                found[name].append(await _burst(system, api, name, urls[name], pods))
+                found[name].append(await _burst(field, name, urls[name], pods))
             await system.stop("allocator")
             await _start_nothing(system, name="idle", nats=system.at.nats)
             for name in (NOTHING, IDLE) * rounds:
-                found[name].append(await _burst(system, api, name, urls[name], pods))
+                found[name].append(await _burst(field, name, urls[name], pods))
     return found
 
 
 # The cluster
+
+
+class Field(Struct, frozen=True, kw_only=True):
+    """Where the bursts happen."""
+
+    system: Stack
+    api: ApiClient
+    scheduling: Callable[[str], AbstractAsyncContextManager[object]]
+    """Runs a scheduler that asks the extender at a URL, for the length of a block."""
+
+
+@asynccontextmanager
+async def _a_field(folder: Path, binaries: Path | None) -> AsyncIterator[Field]:
+    """Run everything but the scheduler: on the stand-in, or on a real control plane."""
+    async with AsyncExitStack() as entered:
+        kubeconfig = None if binaries is None else await entered.enter_async_context(control_plane(binaries, folder))
+        system = await entered.enter_async_context(stack(Plan(folder=folder, schedules=False, kubeconfig=kubeconfig)))
+        api = await entered.enter_async_context(connect(system.at.kubeconfig))
+        if binaries is not None:
+            await api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        await entered.enter_async_context(_agents(system, api))
+
+        def scheduling(extender: str) -> AbstractAsyncContextManager[object]:
+            if binaries is None:
+                return KubeScheduler(system.at.api, hami_extender(extender)).running()
+            asked = scheduler_config(extender)["extenders"]
+            return kube_scheduler(binaries / "kube-scheduler", folder, system.at.kubeconfig, asked)
+
+        yield Field(system=system, api=api, scheduling=scheduling)
 
 
 @asynccontextmanager
@@ -133,7 +165,8 @@ async def _beat(bus: Bus, names: Sequence[str]) -> None:
 
 async def _start_nothing(system: Stack, *, name: str = "nothing", nats: str = "") -> str:
     port = free_port()
-    command = [str(BIN / "python"), "-m", "tests.perf.nothing", "--port", str(port), "--api", system.at.api]
+    command = [str(BIN / "python"), "-m", "tests.perf.nothing", "--port", str(port)]
+    command += ["--kubeconfig", str(system.at.kubeconfig)]
     command += ["--nats", nats] if nats else []
     env, url = {"PYTHONPATH": str(HERE.parents[1])}, f"http://127.0.0.1:{port}"
     running = await system.started.start(Spec(name=name, command=command, env=env, ready_url=f"{url}/readyz"))
@@ -144,18 +177,18 @@ async def _start_nothing(system: Stack, *, name: str = "nothing", nats: str = ""
 # One burst
 
 
-async def _burst(system: Stack, api: ApiClient, name: str, url: str, pods: int) -> Burst:
+async def _burst(field: Field, name: str, url: str, pods: int) -> Burst:
     """Create pods, let a scheduler loose on them, wait until the last one is bound; leave none behind."""
+    system, api = field.system, field.api
     await _create(api, pods)
     before = {each: cpu_of(system.process(each).pid) for each in SERVICES[name]}
-    started = time.perf_counter()
-    async with KubeScheduler(system.at.api, hami_extender(url)).running():
-        await _wait_pods(api, pods, lambda event: bool(event["object"]["spec"].get("nodeName")))
-    seconds = time.perf_counter() - started
+    async with field.scheduling(url):
+        first, last = await _wait_pods(api, pods, lambda event: bool(event["object"]["spec"].get("nodeName")))
+    per_second = (pods - 1) / (last - first)
     spent = {each: (cpu_of(system.process(each).pid) - then) * MS / pods for each, then in before.items()}
-    sys.stdout.write(f"{name}: {pods / seconds:.0f} pods/s\n")
+    sys.stdout.write(f"{name}: {per_second:.0f} pods/s\n")
     await _clear(api, pods)
-    return Burst(per_second=pods / seconds, cpu=spent)
+    return Burst(per_second=per_second, cpu=spent)
 
 
 async def _create(api: ApiClient, pods: int) -> None:
@@ -178,15 +211,16 @@ async def _clear(api: ApiClient, pods: int) -> None:
     await asyncio.sleep(SETTLE)
 
 
-async def _wait_pods(api: ApiClient, pods: int, has_happened: Callable[[Json], bool]) -> None:
-    """Wait until it has happened to each pod of the burst."""
-    done: set[str] = set()
+async def _wait_pods(api: ApiClient, pods: int, has_happened: Callable[[Json], bool]) -> tuple[float, float]:
+    """Wait until it has happened to each pod of the burst; return when to the first and to the last."""
+    done: dict[str, float] = {}
     async with asyncio.timeout(DEADLINE):
         async for event in api.watch(PODS_OF_BURST, timeoutSeconds=int(DEADLINE)):
             if has_happened(event):
-                done.add(event["object"]["metadata"]["uid"])
+                done.setdefault(event["object"]["metadata"]["uid"], time.perf_counter())
             if len(done) == pods:
-                return
+                break
+    return min(done.values()), max(done.values())
 
 
 # The page
@@ -206,7 +240,7 @@ HOW = """\
 - Scheduler, stand-in API server, extender, allocator and NATS share the machine, so CPU time is what runs out first.
 - The nodes' cards are told over the bus as our node-agent does, so no node lock is taken; no kubelet runs, and no pod
   is confirmed. The allocator's events (CloudEvents and Kubernetes Events) are on: they go on after the pods are bound.
-- The pods of a burst are deleted before the next one begins.
+- Pods a second: from the first bound to the last. The pods of a burst are deleted before the next one begins.
 - Each takes turns with the extender that does nothing; of several rounds the best of each counts.
 """
 

@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -18,6 +19,7 @@ from hami_kit.bus import BusSettings, Endpoint
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import BindPod, Done, FilterPod, Placed
+from hami_testkit.cluster.access import connect
 from hami_testkit.cluster.client import ApiClient
 
 
@@ -25,7 +27,7 @@ def main() -> None:
     """Serve until a signal ends it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--api", required=True, metavar="URL")
+    parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--nats", metavar="URL")
     asyncio.run(_run(parser.parse_args()))
 
@@ -34,7 +36,7 @@ async def _run(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with ApiClient.connect(options.api) as api:
+    async with connect(options.kubeconfig) as api:
         nothing = _Nothing(api)
         async with _answering(nothing, options), _listening(_routes(nothing), options.port):
             await stop.wait()
