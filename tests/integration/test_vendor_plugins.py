@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from hami_testkit.cluster.plugins.ascend import AscendPlugin
+from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
+from hami_testkit.cluster.plugins.registered import RegisteredPlugin
 
 from tests.integration.one_node import NODE, OneNode, a_container, a_pod, one_node, path_of, until
 
@@ -261,3 +263,74 @@ async def test_cambricon_refuses_when_two_pods_wait(node: OneNode, mlus: Cambric
         return "Failed" in [(await node.status(name))["phase"] for name in ("p", "q")]
 
     await until(one_failed)
+
+
+# Biren
+
+
+BIREN = "birentech.com/gpu"
+BIREN_TO_ALLOCATE = "hami.io/Biren-devices-to-allocate"
+
+
+@pytest.fixture
+async def birens(node: OneNode) -> AsyncIterator[RegisteredPlugin]:
+    """Two Biren cards on that node."""
+    async with biren_plugin(node.api, NODE, 2).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(BIREN, 2)
+        yield plugin
+
+
+def a_biren_pod(name: str, *containers: str) -> dict[str, Any]:
+    return a_pod(name, *(a_container(c, limits={BIREN: 1}) for c in containers or ("main",)))
+
+
+def birens_granted(*groups: str) -> dict[str, str]:
+    """Return what HAMi writes with the binding: a group of devices by container."""
+    written = {BIREN_TO_ALLOCATE: "".join(f"{group};" for group in groups), "hami.io/bind-phase": "allocating"}
+    return {**written, "hami.io/bind-time": "1767225600", "hami.io/vgpu-node": NODE}
+
+
+async def test_biren_publishes_its_cards_as_go_writes_them(node: OneNode, birens: RegisteredPlugin) -> None:
+    """What is zero or false is left out; cards are named by their number on the node."""
+    await birens.mark("card_1", healthy=False)
+    await node.wait_offer(BIREN, 1, capacity=2)
+    published = await node_notes(node)
+
+    assert [
+        {"id": "card_0", "count": 1, "devmem": 65024, "type": "Biren", "health": True},
+        {"id": "card_1", "index": 1, "count": 1, "devmem": 65024, "type": "Biren"},
+    ] == json.loads(published["hami.io/node-biren-register"])
+    assert published["hami.io/node-handshake-biren"].startswith("Reported_20")
+
+
+async def test_biren_serves_the_pod_that_the_lock_names(node: OneNode, birens: RegisteredPlugin) -> None:
+    """Group after group; when the last one is taken it says success and opens the lock."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    await bind(node, a_biren_pod("p", "a", "b"), birens_granted("card_1,Biren,0,0:", "card_0,Biren,0,0:"))
+    await node.wait_phase("p", "Running")
+    after = await notes(node, "p")
+
+    assert ["card_1", "card_0"] == [node.env("p", c)["BR_PHY_CARDS"] for c in ("a", "b")]
+    assert ("success", "") == (after["hami.io/bind-phase"], after[BIREN_TO_ALLOCATE].replace(";", ""))
+    assert MUTEX not in await node_notes(node)
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("", "device request not found"),
+        ("card_0,Biren,0,0:card_1,Biren,0,0:", "device number not matched"),
+        ("card_7,Biren,0,0:", "unknown device card_7"),
+    ],
+)
+async def test_biren_marks_a_pod_failed_and_opens_the_lock(
+    node: OneNode, birens: RegisteredPlugin, group: str, text: str
+) -> None:
+    """Once it knows the pod, whatever is wrong with it."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    await bind(node, a_biren_pod("p"), birens_granted(group))
+    status = await node.wait_phase("p", "Failed")
+
+    assert text in status["message"]
+    assert "failed" == (await notes(node, "p"))["hami.io/bind-phase"]
+    assert MUTEX not in await node_notes(node)

@@ -141,6 +141,18 @@ def test_one_card_on_two_nodes() -> None:
     assert ["card-twice", "card-twice"] == rules(look([NODE, twin]))
 
 
+def test_one_name_on_two_nodes() -> None:
+    """Where ids are names on their node, two nodes may list the same one, and each card has its own use."""
+    nodes = [a_node(name).with_card(a_card("card_0", vendor="Biren", slots=1)).node() for name in ("node-1", "node-2")]
+    asking = {"birentech.com/gpu": 1}
+    pods = [
+        bound(a_pod(node).asking(**asking), node, holds="card_0,Biren,0,0:;", key="hami.io/Biren-devices-allocated")
+        for node in ("node-1", "node-2")
+    ]
+
+    assert () == look(nodes, pods)
+
+
 @pytest.mark.parametrize("text", [
     "rubbish", "{}", "[7]", "[{}]", '[{"id":7}]', '[{"id":"x","count":-1}]', '[{"id":"x","devmem":"8"}]', "[" * 3000,
 ])  # fmt: skip

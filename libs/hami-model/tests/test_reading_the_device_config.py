@@ -7,15 +7,21 @@ from hami_model import config, vendors
 from hami_model.catalog import Catalog
 from hami_model.errors import DomainError
 
+HAMIS_ORDER = (
+    "NVIDIA", "MLU", "DCU", "MR-V100", "MR-V50", "BI-V150", "BI-V100", "Mthreads", "Metax-GPU", "Metax-SGPU", "kunlun",
+    "XPU", "GCU", "Enflame", "AWSNeuron", "AMD", "Vastai", "Biren",
+)  # fmt: skip
+
 
 def test_the_chart_brings_every_vendor() -> None:
-    """Ascend chips come only where they are switched on."""
-    on = vendors.build(config.DEFAULTS, ascend=True, iluvatar=False)
-    off = vendors.build(config.DEFAULTS, ascend=False, iluvatar=False)
+    """In HAMi's order, in which a container's demands stand; Ascend chips only where they are switched on."""
+    on = vendors.build(config.DEFAULTS, ascend=True, iluvatar=False).words
+    off = vendors.build(config.DEFAULTS, ascend=False, iluvatar=False).words
 
-    assert ("NVIDIA", "MLU") == off.words
-    assert {"Ascend310P", "Ascend910C", "Ascend910B4-1"} < set(on.words)
-    assert 9 == len(on.vendors)
+    assert {"NVIDIA", "MLU", "Biren"} <= set(off)
+    assert sorted(off, key=HAMIS_ORDER.index) == list(off) == list(on[: len(off)])
+    assert {"Ascend310P", "Ascend910C", "Ascend910B4-1"} < set(on[len(off) :])
+    assert 7 == len(on) - len(off)
 
 
 def test_a_section_that_is_absent_is_a_vendor_less() -> None:

@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.compat import rules
-from tests.compat.answers import ascend, cambricon, nvidia
+from tests.compat.answers import ascend, biren, cambricon, nvidia
 from tests.compat.answers.answers import Answers
 
-ALL: dict[str, Answers] = {"nvidia": nvidia.ANSWERS, "ascend": ascend.ANSWERS, "cambricon": cambricon.ANSWERS}
+ALL: dict[str, Answers] = {
+    "nvidia": nvidia.ANSWERS,
+    "cambricon": cambricon.ANSWERS,
+    "biren": biren.ANSWERS,
+    "ascend": ascend.ANSWERS,
+}
 
 VENDORS = tuple(ALL)
 

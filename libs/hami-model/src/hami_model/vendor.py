@@ -128,6 +128,8 @@ class Vendor(Struct, frozen=True, kw_only=True):
     selectors: Selectors = Selectors()
     lock: Lock | None = None
     quota_in_fit: bool = True
+    ids_are_local: bool = False
+    """A card's id is a name on its node only: two nodes may list the same one."""
     runtime_class: str = ""
     settings: Struct | None = None
     """The vendor's own section of the device config, typed by its module."""

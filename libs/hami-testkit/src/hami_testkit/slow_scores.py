@@ -35,6 +35,13 @@ def wanted_memory(demand: Demand, device: Device) -> int:
             return device.memory
 
 
+def weighed_memory(demand: Demand, device: Device) -> int:
+    """Return the MiB that a demand weighs: a percentage beside an exact memory weighs instead of it."""
+    if demand.percent_hint is not None:
+        return device.memory * demand.percent_hint // 100
+    return wanted_memory(demand, device)
+
+
 def card_score(device: Device, container: ContainerDemand, pod: SlowPod, used: Use) -> float:
     """Score one card, in 32 bits."""
     if 0 in (device.slots, device.cores, device.memory):
@@ -42,7 +49,7 @@ def card_score(device: Device, container: ContainerDemand, pod: SlowPod, used: U
     asked = [demand for demand in container.demands if demand.vendor == device.model]
     slots = used.slots + len(asked)
     cores = used.cores + sum(demand.cores for demand in asked)
-    memory = used.memory + sum(wanted_memory(demand, device) for demand in asked)
+    memory = used.memory + sum(weighed_memory(demand, device) for demand in asked)
     weights = pod.policies.weights
     parts = [
         np.float32(weight) * np.float32(amount) / np.float32(total)

@@ -1,18 +1,21 @@
 """All kubelets of a stand-in cluster in one process, with the vendors' plugins that nodes ask for.
 
 A node asks with the annotation ``standin.hami.io/plugins``, a JSON list of ``{"vendor": "Ascend910B3", "cards": 8}`` or
-``{"vendor": "MLU", "cards": 2, "memory": 24576}``. A node without it has a kubelet and no plugin of its own.
+``{"vendor": "MLU", "cards": 2, "memory": 24576}``; ``MAKERS`` has every vendor and the facts that it takes beside the
+number of cards. A node without the annotation has a kubelet and no plugin of its own.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
-from hami_testkit.cluster.plugins.ascend import AscendPlugin
+from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
+from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
 
 PLUGINS = "standin.hami.io/plugins"
@@ -34,7 +37,22 @@ async def run_kubelets(
         yield kubelets
 
 
-def _plugin(api: ApiClient, node: str, wanted: dict[str, Any]) -> AscendPlugin | CambriconPlugin:
-    if wanted["vendor"] == "MLU":
-        return CambriconPlugin(api, node, wanted["cards"], wanted.get("memory", 24576))
-    return AscendPlugin(api, node, wanted["vendor"], wanted["cards"])
+class Plugin(Protocol):
+    """What every vendor's stand-in can do."""
+
+    def running(self, folder: Path) -> AbstractAsyncContextManager[object]:
+        """Publish the cards and serve them for the length of a block."""
+
+
+MAKERS: Mapping[str, Callable[..., Plugin]] = {
+    "MLU": CambriconPlugin,
+    "Biren": biren_plugin,
+    **{word: partial(AscendPlugin, word=word) for word in CHIPS},
+}
+"""By vendor word: makes the plugin of a node from the API client, the node's name, and what the annotation says."""
+
+
+def _plugin(api: ApiClient, node: str, wanted: Mapping[str, Any]) -> Plugin:
+    """Make a plugin that a node asks for."""
+    facts = {key: value for key, value in wanted.items() if key != "vendor"}
+    return MAKERS[wanted["vendor"]](api, node, **facts)

@@ -6,7 +6,6 @@ Allocate, and takes a chip's last entry where two containers share the chip.
 
 import asyncio
 import json
-import logging
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,13 +20,9 @@ from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation, containers, uid_of
 from hami_testkit.cluster.plugins.handshake import Handshake
 from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError
+from hami_testkit.cluster.plugins.reporting import reporting
 from hami_testkit.cluster.status import ApiError, Json
 
-log = logging.getLogger(__name__)
-
-REPORT_EVERY = 30.0
-REPORT_AGAIN = 5.0
-"""Seconds between two registrations, and after one that failed."""
 SOFT_MODE = ("huawei.com/vnpu-mode", "hami-core")
 DRIVER = "/usr/local/Ascend/driver"
 SOFT_MOUNTS = (
@@ -94,26 +89,11 @@ class AscendPlugin:
     async def running(self, folder: Path) -> AsyncIterator["AscendPlugin"]:
         """Publish the cards and serve them for the length of a block; containers' folders stand beside ``folder``."""
         self._hook_path = folder.parent / "hami-vnpu-core"
-        async with self._plugin.running(folder), asyncio.TaskGroup() as tasks:
-            await self._report()
-            reporting = tasks.create_task(self._report_for_ever(), name=f"register {self._chip.word}")
-            try:
-                yield self
-            finally:
-                reporting.cancel()
+        what = f"the {self._chip.word} cards of {self._handshake.node}"
+        async with self._plugin.running(folder), reporting(self._report, what):
+            yield self
 
     # The node's annotations
-
-    async def _report_for_ever(self) -> None:
-        pause = REPORT_EVERY
-        while True:
-            await asyncio.sleep(pause)
-            pause = REPORT_EVERY
-            try:
-                await self._report()
-            except (ApiError, aiohttp.ClientError, OSError) as error:
-                log.info("the cards of %s could not be published: %s", self._handshake.node, error)
-                pause = REPORT_AGAIN
 
     async def _report(self) -> None:
         word = self._chip.word

@@ -4,6 +4,7 @@ One rule: the kubelet names no pod, so the plugin trusts the lock; a wrong lock 
 """
 
 import asyncio
+from collections.abc import Collection
 
 import aiohttp
 
@@ -22,11 +23,12 @@ FIRST_PAUSE = 0.1
 
 
 class Handshake:
-    """The lock and the pods of one node, seen by a plugin."""
+    """The lock and the pods of one node, seen by a plugin. ``phases``: of pods that it takes where there is no lock."""
 
-    def __init__(self, api: ApiClient, node: str) -> None:
+    def __init__(self, api: ApiClient, node: str, *, phases: Collection[str] = ("allocating", "success")) -> None:
         self.api = api
         self.node = node
+        self._phases = phases
         self.path = f"/api/v1/nodes/{node}"
 
     async def pending_pod(self) -> Json:
@@ -44,7 +46,7 @@ class Handshake:
 
     def _waits(self, pod: Json) -> bool:
         is_bound = annotation(pod, BIND_TIME) is not None and annotation(pod, NODE) == self.node
-        return is_bound and phase_of(pod) == "Pending" and annotation(pod, BIND_PHASE) in {"allocating", "success"}
+        return is_bound and phase_of(pod) == "Pending" and annotation(pod, BIND_PHASE) in self._phases
 
     async def pods(self, *, phase: str = "") -> list[Json]:
         """Return the pods of the node."""
