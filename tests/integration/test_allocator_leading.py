@@ -295,10 +295,12 @@ async def test_a_mark_of_a_new_leader_ends_the_whole_term(bench: Bench) -> None:
         assert bench.pod("p").spec.node_name is None
 
 
-async def test_a_leader_that_sees_nothing_any_more_gives_the_lease_back(bench: Bench) -> None:
+async def test_a_leader_that_sees_nothing_any_more_gives_the_lease_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its renewals are answered, its view of the pods is not: it does not stand again before it sees them."""
+    monkeypatch.setattr("hami_allocator.process.OUT_OF_SIGHT", 0.5)
     async with bench.allocator() as process:
-        process.out_of_sight = 0.5
         bench.cluster.faults.set(Fault(kind="refuse", verb="list", resource="pods"))
         bench.cluster.faults.set(Fault(kind="refuse", verb="watch", resource="pods"))
         bench.cluster.faults.set(Fault(kind="end", resource="pods"))

@@ -71,8 +71,6 @@ class Process:
         )
         self.address: Address | None = None
         """Where /readyz and /metrics are served."""
-        self.out_of_sight = OUT_OF_SIGHT
-        """Seconds without sight of Kubernetes that end leadership."""
         self._term: Term | None = None
         self._ended = asyncio.Event()
 
@@ -176,7 +174,7 @@ class Process:
         await _first(self.office.means.bus.wait_disconnected(CUT_OFF), self._wait_out_of_sight())
 
     async def _wait_out_of_sight(self) -> None:
-        while (left := self.out_of_sight - self.views.failing_for) > 0:  # noqa: ASYNC110 - silence is no event
+        while (left := OUT_OF_SIGHT - self.views.failing_for) > 0:  # noqa: ASYNC110 - silence is no event
             await asyncio.sleep(max(left, LOOK_EVERY))
 
     async def _lead(self, stopped: "asyncio.Future[Any]") -> None:
