@@ -95,7 +95,7 @@ class Node:
         pods = NodePods(NODE, lambda pod: annotations.read_allocation(CATALOG, pod))
         inventory = inventories.Inventory(SimulatedProbe(self.root / "cards.yaml"))
         await inventory.look()
-        limiter = hami_core(HamiCore(hook_path=self.root, lock_dir=self.root / "lock"))
+        limiter = hami_core(lambda: HamiCore(hook_path=self.root, lock_dir=self.root / "lock"))
         self.pods = pods
         self.agent = Agent(
             node=NODE,

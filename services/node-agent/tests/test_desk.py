@@ -134,7 +134,7 @@ class Node:
         self.witness = Witness(
             resource=GPU, vendor="NVIDIA", table=self.table, pods=self.pods, kubelet=self.kubelet, reader=self
         )
-        limiter = hami_core(HamiCore(hook_path=self.folder))
+        limiter = hami_core(lambda: HamiCore(hook_path=self.folder))
         office = Office(
             inventory=Inventory(SimulatedProbe(""), CARDS),
             table=self.table,

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hami_model.config import Nvidia
 from hami_model.device import Device
 from hami_node_agent.inventory import Inventory, card_of, digest, replica_ids
-from hami_node_agent.probes import SimulatedProbe, probe_of
+from hami_node_agent.node_config import NodeConfig
+from hami_node_agent.probes import Probe, SimulatedProbe, probe_of
+from hami_node_agent.settings import Settings
+from hami_testkit.clock import FakeClock
 
 TWO_CARDS = """
 - {id: GPU-b, vendor: NVIDIA, index: 1, count: 10, devmem: 46068, devcore: 100, type: NVIDIA A40, numa: 1, health: true}
@@ -22,11 +26,15 @@ def a_card(name: str, *, index: int = 0, healthy: bool = True) -> Device:
     )
 
 
+def a_probe(setting: str) -> Probe:
+    return probe_of(Settings(node_name="n1", probes=setting), NodeConfig(Nvidia(), node="n1"), FakeClock())
+
+
 async def test_cards_are_read_from_a_file(tmp_path: Path) -> None:
     """The register annotation's fields and the vendor; what is left out has the annotation's meaning."""
     path = tmp_path / "cards.yaml"
     path.write_text(TWO_CARDS)
-    inventory = Inventory(probe_of(f"sim:{path}"))
+    inventory = Inventory(a_probe(f"sim:{path}"))
     await inventory.look()
 
     assert [card.id for card in inventory.cards] == ["GPU-a", "GPU-b"]
@@ -55,15 +63,15 @@ async def test_a_card_turns_unhealthy_by_an_edit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("nvml", "not available in this build"),
         ("magic", "names no probe"),
         ("sim:", "names no probe"),
+        ("nvml:0", "names no probe"),
     ],
 )
 def test_a_probe_that_is_not_there_is_said_in_one_sentence(setting: str, words: str) -> None:
     """The value is named together with the way out; whoever reads the setting adds its name."""
     with pytest.raises(ValueError, match=words) as raised:
-        probe_of(setting)
+        a_probe(setting)
 
     assert f'"{setting}"' in str(raised.value)
     assert "sim:<cards.yaml>" in str(raised.value)

@@ -42,7 +42,7 @@ def test_switches_of_the_device_config_reach_the_container() -> None:
 
 def test_the_mounts_stand_in_hamis_order(tmp_path: Path) -> None:
     """Library, the container's own folder, the shared lock folder, the preload file."""
-    given = hami_core(HamiCore(hook_path=tmp_path))(RECEIVER, TWO_CARDS)
+    given = hami_core(lambda: HamiCore(hook_path=tmp_path))(RECEIVER, TWO_CARDS)
     home = tmp_path / "vgpu"
 
     assert given.mounts == (
@@ -59,7 +59,7 @@ def test_the_containers_folder_is_made_anew_for_every_user(tmp_path: Path) -> No
     left.parent.mkdir(parents=True)
     left.touch()
 
-    hami_core(HamiCore(hook_path=tmp_path))(RECEIVER, TWO_CARDS)
+    hami_core(lambda: HamiCore(hook_path=tmp_path))(RECEIVER, TWO_CARDS)
 
     assert list(left.parent.iterdir()) == []
     assert stat.S_IMODE(left.parent.stat().st_mode) == 0o777
@@ -69,7 +69,7 @@ def test_the_containers_folder_is_made_anew_for_every_user(tmp_path: Path) -> No
 def test_a_container_may_switch_the_control_off(tmp_path: Path, value: str, *, preloads: bool) -> None:
     """HAMi's true words, as a literal value only."""
     spec = Container(name="main", env=[EnvVar(name="CUDA_DISABLE_CONTROL", value=value)])
-    given = hami_core(HamiCore(hook_path=tmp_path))(Receiver(uid="u", name="main", spec=spec), TWO_CARDS)
+    given = hami_core(lambda: HamiCore(hook_path=tmp_path))(Receiver(uid="u", name="main", spec=spec), TWO_CARDS)
 
     assert any(mount.container_path == "/etc/ld.so.preload" for mount in given.mounts) is preloads
 
@@ -82,7 +82,7 @@ def test_a_license_and_a_versioned_library_are_mounted_where_they_are(tmp_path: 
     for version in ("v2.9.0", "v2.10.0", "v2.10.0-rc1"):  # an upgrade leaves the older ones
         (home / f"libvgpu.so.{version}").touch()
 
-    mounts = hami_core(HamiCore(hook_path=tmp_path))(RECEIVER, TWO_CARDS).mounts
+    mounts = hami_core(lambda: HamiCore(hook_path=tmp_path))(RECEIVER, TWO_CARDS).mounts
 
     assert mounts[0].host_path == f"{home}/libvgpu.so.v2.10.0"
     assert mounts[-2:] == (

@@ -23,6 +23,7 @@ from hami_model.request import Role
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
+from hami_testkit.nvml import Card, NoCompiler, fake_nvml
 from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
 from msgspec import Struct
 
@@ -86,7 +87,7 @@ class Place(Struct):
         command = [str(BIN / "nats-server"), "-a", "127.0.0.1", "-p", str(self.port)]
         await self.started.start(Spec(name="nats", command=command))
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, **more: str) -> None:
         """Start the command and wait until it is ready: registered with the kubelet, its pods listed."""
         health = f"127.0.0.1:{free_port()}"
         env = {
@@ -98,6 +99,7 @@ class Place(Struct):
             "HAMI_HOOK_PATH": str(self.root / "hook"),
             "HAMI_LOCK_DIR": str(self.root / "lock"),
             "HAMI_PROBES": f"sim:{self.root / 'cards.yaml'}",
+            **more,
         }
         command = [str(BIN / "hami-node-agent")]
         agent = await self.started.start(
@@ -176,6 +178,34 @@ async def test_an_agent_reports_serves_and_confirms(place: Place) -> None:
     assert (env["NVIDIA_VISIBLE_DEVICES"], env["CUDA_DEVICE_MEMORY_LIMIT_0"]) == ("GPU-a", "3000m")
 
 
+async def test_an_agent_serves_the_cards_that_the_driver_shows(place: Place) -> None:
+    """By NVML, from below the driver's root; a card with an error that counts is unhealthy for the kubelet at once."""
+    allocator = Allocator()
+    await place.start_nats()
+    try:
+        with fake_nvml(place.root / "driver", Card(uuid="GPU-a"), Card(uuid="GPU-b")) as driver:
+            script = str(place.root / "driver" / "nvml.script")
+            async with allocator.listening(place.nats) as bus:
+                await bus.wait_connected()
+                await place.start_agent(
+                    HAMI_PROBES="nvml", HAMI_DRIVER_ROOT=str(place.root / "driver"), FAKE_NVML=script
+                )
+                await allocator.wait_for(Inventory)
+                await place.run_pod("p")
+                driver.change("GPU-b", recovery=1)
+                await allocator.wait_for(Inventory, 2)
+    except NoCompiler as e:
+        pytest.skip(str(e))
+
+    told = [message for message in allocator.heard if isinstance(message, Inventory)]
+    assert [(d.id, d.memory, d.slots, d.healthy) for d in told[0].devices] == [
+        ("GPU-a", 49152, 10, True),
+        ("GPU-b", 49152, 10, True),
+    ]
+    assert [(d.id, d.healthy) for d in told[-1].devices] == [("GPU-a", True), ("GPU-b", False)]
+    assert place.kubelet.container_env("default", "p", "main")["NVIDIA_VISIBLE_DEVICES"] == "GPU-a"
+
+
 async def test_an_agent_without_nats_serves_and_tells_later(place: Place) -> None:
     """Bound pods start from the agent's own watch; the confirmation is heard when NATS comes up."""
     allocator = Allocator()
@@ -192,7 +222,9 @@ async def test_an_agent_without_nats_serves_and_tells_later(place: Place) -> Non
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"HAMI_NODE_NAME": "n1"}, 'HAMI_PROBES: "nvml" is not available in this build'),
+        ({"HAMI_NODE_NAME": "n1"}, "HAMI_PROBES: libnvidia-ml.so.1 is not here: give the container the driver"),
+        ({"HAMI_NODE_NAME": "n1", "HAMI_NODE_CONFIG": "{cards}"}, "HAMI_NODE_CONFIG: "),
+        ({"HAMI_NODE_NAME": "n1", "DP_ENABLE_HEALTHCHECKS": "fan"}, 'DP_ENABLE_HEALTHCHECKS: "fan" is no XID'),
         ({"HAMI_NODE_NAME": "n1", "HAMI_PROBES": "sim:/nowhere.yaml"}, "HAMI_PROBES: /nowhere.yaml cannot be read"),
         ({"HAMI_PROBES": "sim:/nowhere.yaml"}, "HAMI_NODE_NAME"),
         ({"HAMI_NODE_NAME": "a/b"}, 'HAMI_NODE_NAME: "a/b" is no name of a Kubernetes object'),

@@ -17,7 +17,7 @@ from hami_kit.kube.reflector import ChangeKind, Reflector
 from hami_kit.settings import load_device_config
 from hami_model import annotations, vendors
 from hami_model.catalog import Catalog
-from hami_model.config import DeviceConfig
+from hami_model.config import DeviceConfig, Nvidia
 from hami_model.objects import Pod
 from starlette.applications import Starlette
 
@@ -26,6 +26,7 @@ from hami_node_agent.agent import Agent, Places
 from hami_node_agent.desk import Resource
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.limits import HamiCore, Limiter, hami_core, make_lock_dir
+from hami_node_agent.node_config import NodeConfig
 from hami_node_agent.pods import NodePods
 from hami_node_agent.probes import probe_of
 from hami_node_agent.settings import Settings
@@ -41,8 +42,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     telemetry = telemetries.setup("hami-node-agent", settings)
     config = load_device_config(settings.device_config)
     catalog = vendors.build(config, ascend=True, iluvatar=True)
-    inventory = await look(settings)
-    resources = served(catalog, inventory, limiters(settings, config))
+    node_config = NodeConfig(config.nvidia or Nvidia(), node=settings.node_name, path=settings.node_config)
+    inventory = await look(settings, node_config)
+    resources = served(catalog, inventory, limiters(settings, config, node_config), node_config)
     prepare(settings)
     pods = NodePods(settings.node_name, lambda pod: annotations.read_allocation(catalog, pod))
     async with (
@@ -139,32 +141,42 @@ def prepare(settings: Settings) -> None:
         log.warning("HAMI_LOCK_DIR: %s cannot be made for every user (%s)", settings.lock_dir, e.strerror)
 
 
-async def look(settings: Settings) -> Inventory:
+async def look(settings: Settings, config: NodeConfig) -> Inventory:
     """Return the node's cards; a probe that cannot see them ends the start with a sentence."""
     try:
-        inventory = Inventory(probe_of(settings.probes))
+        _ = config.rules
+    except ValueError as e:
+        raise SettingsError("HAMI_NODE_CONFIG", str(e)) from e
+    try:
+        inventory = Inventory(probe_of(settings, config, SystemClock()))
         await inventory.look()
     except ValueError as e:
         raise SettingsError("HAMI_PROBES", str(e)) from e
     return inventory
 
 
-def limiters(settings: Settings, config: DeviceConfig) -> dict[str, Limiter]:
+def limiters(settings: Settings, config: DeviceConfig, node_config: NodeConfig) -> dict[str, Limiter]:
     """Return what containers are given, for each vendor that this agent serves."""
     nvidia = config.nvidia
     if nvidia is None:
         return {}
-    core = HamiCore(
-        hook_path=settings.hook_path,
-        lock_dir=settings.lock_dir,
-        memory_scaling=nvidia.device_memory_scaling,
-        log_level=str(nvidia.lib_cuda_log_level),
-        core_limit_off=nvidia.disable_core_limit,
-    )
+
+    def core() -> HamiCore:
+        rules = node_config.last
+        return HamiCore(
+            hook_path=settings.hook_path,
+            lock_dir=settings.lock_dir,
+            memory_scaling=rules.memory_scaling,
+            log_level=rules.log_level,
+            core_limit_off=nvidia.disable_core_limit,
+        )
+
     return {"NVIDIA": hami_core(core)}
 
 
-def served(catalog: Catalog, inventory: Inventory, by_vendor: dict[str, Limiter]) -> list[Resource]:
+def served(
+    catalog: Catalog, inventory: Inventory, by_vendor: dict[str, Limiter], node_config: NodeConfig
+) -> list[Resource]:
     """Return what each of the node's vendors is served as; a vendor that we cannot serve has a plugin of its own."""
     strangers = sorted(set(inventory.vendors) - by_vendor.keys())
     if strangers:
@@ -174,6 +186,11 @@ def served(catalog: Catalog, inventory: Inventory, by_vendor: dict[str, Limiter]
             f"device plugin, and name only cards of {', '.join(by_vendor) or 'no vendor'}",
         )
     return [
-        Resource(name=catalog.by_word(word).resources.count, vendor=word, limiter=by_vendor[word])
-        for word in inventory.vendors
+        Resource(
+            name=catalog.by_word(word).resources.count,
+            vendor=word,
+            limiter=by_vendor[word],
+            tells_numa=lambda: node_config.last.tells_numa,
+        )
+        for word in inventory.vendors or sorted(by_vendor)  # a node whose cards are still to come
     ]

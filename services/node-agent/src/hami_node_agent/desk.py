@@ -44,12 +44,18 @@ class Refusal(Exception):
         self.container = asker.container if asker is not None else ""
 
 
+def _never() -> bool:
+    return False
+
+
 class Resource(Struct, frozen=True, kw_only=True):
     """What one desk serves: a count resource, the vendor behind it, and what its containers are given."""
 
     name: str
     vendor: str
     limiter: Limiter
+    tells_numa: Callable[[], bool] = _never
+    """Whether the kubelet hears now which NUMA node a card is on."""
 
 
 class Office(Struct, frozen=True, kw_only=True):

@@ -93,10 +93,13 @@ class Inventory:
             return self.revision
 
     async def run(self) -> None:
-        """Look again and again; cards that cannot be read for a moment stay as they were."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            try:
-                await self.look()
-            except ValueError as e:
-                log.warning("the cards could not be read, the last known ones stand: %s", e)
+        """Look again and again until cancelled; cards that cannot be read for a moment stay as they were."""
+        try:
+            while True:
+                await self._probe.wait_news(LOOK_EVERY)
+                try:
+                    await self.look()
+                except ValueError as e:
+                    log.warning("the cards could not be read, the last known ones stand: %s", e)
+        finally:
+            self._probe.close()

@@ -61,10 +61,11 @@ class HamiCore(Struct, frozen=True, kw_only=True):
         return self.hook_path / "vgpu"
 
 
-def hami_core(settings: HamiCore) -> Limiter:
-    """Return the limiter of NVIDIA cards shared by HAMi-core."""
+def hami_core(settings_now: Callable[[], HamiCore]) -> Limiter:
+    """Return the limiter of NVIDIA cards shared by HAMi-core; the settings are asked for each container."""
 
     def give(receiver: Receiver, grants: Sequence[Grant]) -> Given:
+        settings = settings_now()
         folder = fresh_folder(settings.home, receiver)
         return Given(env=environment(settings, grants), mounts=mounts(settings, receiver, folder))
 

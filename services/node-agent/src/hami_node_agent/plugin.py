@@ -89,8 +89,13 @@ class Plugin(DevicePluginServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
 
     def _list(self) -> pb.ListAndWatchResponse:
+        tells_numa = self._desk.resource.tells_numa()
         devices = [
-            pb.Device(ID=device_id, health="Healthy" if card.healthy else "Unhealthy")
+            pb.Device(
+                ID=device_id,
+                health="Healthy" if card.healthy else "Unhealthy",
+                topology=pb.TopologyInfo(nodes=[pb.NUMANode(ID=card.numa)]) if tells_numa else None,
+            )
             for card in self._inventory.of_vendor(self._desk.resource.vendor)
             for device_id in replica_ids(card)
         ]

@@ -2,11 +2,16 @@
 
 from typing import Protocol
 
+from hami_kit.clock import Clock
 from hami_model.device import Device
 
+from hami_node_agent.node_config import NodeConfig
+from hami_node_agent.probes.nvml import NvmlProbe, XidRules
+from hami_node_agent.probes.nvml.driver import Driver
 from hami_node_agent.probes.simulated import SimulatedProbe
+from hami_node_agent.settings import Settings
 
-__all__ = ["Probe", "SimulatedProbe", "probe_of"]
+__all__ = ["NvmlProbe", "Probe", "SimulatedProbe", "probe_of"]
 
 
 class Probe(Protocol):
@@ -16,15 +21,23 @@ class Probe(Protocol):
         """Return every card as it is now, healthy or not; raise ``ValueError`` where they cannot be read."""
         ...
 
+    async def wait_news(self, seconds: float) -> None:
+        """Return when it is time to look again: after so many seconds, or once something happened to a card."""
+        ...
 
-def probe_of(setting: str) -> Probe:
+    def close(self) -> None:
+        """Let go of whatever is held."""
+        ...
+
+
+def probe_of(settings: Settings, config: NodeConfig, clock: Clock) -> Probe:
     """Return the probe that ``HAMI_PROBES`` names; raise ``ValueError`` with one sentence for a word we do not know."""
-    kind, _, argument = setting.partition(":")
-    if kind == "sim" and argument:
-        return SimulatedProbe(argument)
-    if kind == "nvml":
-        raise ValueError(
-            '"nvml" is not available in this build, which reads no real cards yet; '
-            "write sim:<cards.yaml> to describe the node's cards in a file"
-        )
-    raise ValueError(f'"{setting}" names no probe; write sim:<cards.yaml>')
+    kind, _, argument = settings.probes.partition(":")
+    match kind:
+        case "sim" if argument:
+            return SimulatedProbe(argument)
+        case "nvml" if not argument:
+            xids = XidRules.of(settings.xids_ignored, settings.xids_counted)
+            return NvmlProbe(config, xids=xids, clock=clock, driver=Driver(settings.driver_root))
+        case _:
+            raise ValueError(f'"{settings.probes}" names no probe; write nvml, or sim:<cards.yaml>')

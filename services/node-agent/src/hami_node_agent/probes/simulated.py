@@ -3,6 +3,7 @@
 One rule: the file is read anew at each look, so a card turns unhealthy, or vanishes, by an edit.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ class SimulatedProbe:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
+
+    async def wait_news(self, seconds: float) -> None:
+        """Return after so many seconds."""
+        await asyncio.sleep(seconds)
+
+    def close(self) -> None:
+        """Hold nothing."""
 
     async def look(self) -> tuple[Device, ...]:
         """Return the cards that the file describes."""

@@ -1,0 +1,166 @@
+"""A driver that is not there: the real nvidia-ml-py on a small C library, compiled here, that answers by a script.
+
+One rule: what a test says of the cards is written as one file, replaced as a whole; the library holds no state of its
+own but which XIDs it has told, so those are numbered throughout a process.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+SOURCE = Path(__file__).parent / "fake_nvml.c"
+WHERE = Path("usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")
+"""Below the folder of a driver, as the NVIDIA container toolkit lays it out."""
+SCRIPT = "FAKE_NVML"
+GIB = 1024**3
+
+_XIDS = count(1)
+
+
+class NoCompiler(Exception):
+    """There is no C compiler to make the library with."""
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """One MIG profile of a card: NVML's number, slices, most instances, multiprocessors, MB, (start, size) pairs."""
+
+    number: int
+    slices: int
+    instances: int
+    sms: int
+    mb: int
+    placements: tuple[tuple[int, int], ...]
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """What NVML says of one card; ``memory`` in bytes, None = not supported; ``mig`` None = not supported."""
+
+    uuid: str
+    name: str = "NVIDIA A40"
+    memory: int | None = 48 * GIB
+    bus: str = "00000000:3B:00.0"
+    mig: int | None = None
+    is_lost: bool = False
+    recovery: int | None = 0
+    """What the driver says must be done to the card; None = it cannot say."""
+    profiles: tuple[Profile, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    """NVLinks: kind of the other end (gpu, switch), and its bus id."""
+
+    def lines(self, index: int) -> Iterator[str]:
+        """Yield the script's lines."""
+        of = f"card {index}"
+        yield f"{of} uuid {self.uuid}"
+        yield f"{of} name {self.name}"
+        yield f"{of} memory {'unsupported' if self.memory is None else self.memory}"
+        yield f"{of} bus {self.bus}"
+        yield f"{of} lost {int(self.is_lost)}"
+        if self.mig is not None:
+            yield f"{of} mig {self.mig}"
+        if self.recovery is not None:
+            yield f"{of} recovery {self.recovery}"
+        for number, (kind, bus) in enumerate(self.links):
+            yield f"link {index} {number} {kind} {bus}"
+        for one in self.profiles:
+            places = ",".join(f"{start}+{size}" for start, size in one.placements)
+            yield f"profile {index} {one.number} {one.slices} {one.instances} {one.sms} {one.mb} {places}"
+
+
+class FakeNvml:
+    """The cards of one machine, as the driver shows them."""
+
+    def __init__(self, script: Path, cards: Sequence[Card] = ()) -> None:
+        self._script = script
+        self._cards = list(cards)
+        self._levels: dict[tuple[int, int], int] = {}
+        self._lines: list[str] = []
+        self._write()
+
+    def show(self, *cards: Card) -> None:
+        """Have these cards from now on."""
+        self._cards = list(cards)
+        self._write()
+
+    def change(self, uuid: str, **facts: object) -> None:
+        """Change what is said of one card."""
+        self._cards = [structs.replace(c, **facts) if c.uuid == uuid else c for c in self._cards]
+        self._write()
+
+    def set_level(self, one: int, other: int, level: int) -> None:
+        """Say what connects two cards on the PCIe bus: one of NVML's topology levels."""
+        self._levels[one, other] = level
+        self._write()
+
+    def raise_xid(self, uuid: str, xid: int) -> None:
+        """Report an error of a card, once, to whoever waits for events."""
+        index = next(i for i, card in enumerate(self._cards) if card.uuid == uuid)
+        self._add(f"xid {next(_XIDS)} {index} {xid}")
+
+    @contextmanager
+    def hanging(self, function: str) -> Iterator[None]:
+        """Let a function not return for the length of a block."""
+        yield from self._during(f"hang {function}")
+
+    @contextmanager
+    def failing(self, function: str, code: int) -> Iterator[None]:
+        """Let a function answer with an error for the length of a block."""
+        yield from self._during(f"error {function} {code}")
+
+    def _during(self, line: str) -> Iterator[None]:
+        self._add(line)
+        try:
+            yield
+        finally:
+            self._lines.remove(line)
+            self._write()
+
+    def _add(self, line: str) -> None:
+        self._lines.append(line)
+        self._write()
+
+    def _write(self) -> None:
+        lines = ["driver 550.54.15", "cuda 12040", *self._lines]
+        lines += [f"level {one} {other} {level}" for (one, other), level in self._levels.items()]
+        lines += [line for index, card in enumerate(self._cards) for line in card.lines(index)]
+        new = self._script.with_suffix(".new")
+        new.write_text("\n".join([*lines, ""]))
+        new.replace(self._script)
+
+
+@contextmanager
+def fake_nvml(folder: Path, *cards: Card) -> Iterator[FakeNvml]:
+    """Have a driver with these cards for the length of a block, in this process and in those that it starts.
+
+    ``folder`` becomes the driver's root: give it to whoever looks for the library. Raise ``NoCompiler``.
+    """
+    library = folder / WHERE
+    library.parent.mkdir(parents=True, exist_ok=True)
+    library.write_bytes(_compiled())
+    script = folder / "nvml.script"
+    before, os.environ[SCRIPT] = os.environ.get(SCRIPT), str(script)
+    try:
+        yield FakeNvml(script, cards)
+    finally:
+        os.environ.pop(SCRIPT)
+        if before is not None:
+            os.environ[SCRIPT] = before
+
+
+@functools.cache
+def _compiled() -> bytes:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise NoCompiler("no C compiler (cc) is here to make the stand-in of libnvidia-ml.so.1 with")
+    flags = ["-shared", "-fPIC", "-O1", f"-Wl,-soname,{WHERE.name}"]
+    with tempfile.TemporaryDirectory(prefix="hami-nvml-") as folder:
+        library = Path(folder) / WHERE.name
+        subprocess.run([compiler, *flags, "-o", str(library), str(SOURCE)], check=True)
+        return library.read_bytes()

@@ -1,0 +1,285 @@
+/*
+ * A libnvidia-ml.so.1 that does what a script says: the calls that our node-agent makes, with NVML's own structures.
+ *
+ * One rule: it knows nothing by itself. The script (FAKE_NVML names the file) is read anew at each call, so a card
+ * falls off, or an XID comes, by replacing the file. A line is a key and its values:
+ *
+ *   driver 550.54.15
+ *   cuda 12040
+ *   card <i> uuid|name|memory|bus|mig|lost|recovery <value>     memory in bytes, or "unsupported"
+ *   link <i> <number> gpu|switch <bus id of the other end>
+ *   level <i> <j> <topology level>
+ *   profile <i> <number> <slices> <instances> <multiprocessors> <MB> <start+size,start+size,...>
+ *   xid <sequence number> <i> <xid>                             told once to whoever waits, in order
+ *   error <function> <code>                                     the function answers so
+ *   hang <function>                                             the function does not return while this line stands
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMEOUT = 10, IS_LOST = 15 };
+enum { MOST_CARDS = 16, LINE = 512, XID_EVENT = 8, ALL_INSTANCES = -1, RECOVERY_ACTION = 230 };
+
+typedef struct { char busIdLegacy[16]; unsigned domain, bus, device, pciDeviceId, pciSubSystemId; char busId[32]; } Pci;
+typedef struct { unsigned long long total, free, used; } Memory;
+typedef struct { void *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } Event;
+typedef struct { unsigned id, p2p, slices, instances, sms, ce, dec, enc, jpeg, ofa; unsigned long long mb; } Profile;
+typedef struct { unsigned start, size; } Placement;
+typedef struct {
+    unsigned field, scope; long long timestamp, latency; int type, result; unsigned long long value;
+} FieldValue;
+
+static int initialised, handles[MOST_CARDS], event_set;
+static unsigned told;
+
+/* Return whether a line of the script begins with these words, and what follows them. */
+static int look_up(const char *words, char *rest) {
+    const char *path = getenv("FAKE_NVML");
+    FILE *script = path ? fopen(path, "r") : NULL;
+    char line[LINE];
+    size_t length = strlen(words);
+    int found = 0;
+    while (script && !found && fgets(line, sizeof line, script)) {
+        line[strcspn(line, "\n")] = 0;
+        found = !strncmp(line, words, length) && (line[length] == ' ' || !line[length]);
+        if (found && rest) strcpy(rest, line[length] ? line + length + 1 : "");
+    }
+    if (script) fclose(script);
+    return found;
+}
+
+static int of_card(int card, const char *what, char *value) {
+    char words[LINE];
+    snprintf(words, sizeof words, "card %d %s", card, what);
+    return look_up(words, value);
+}
+
+/* Begin every call: hang, or answer with an error, where the script says so. */
+static int begin(const char *function) {
+    char words[LINE], code[LINE];
+    snprintf(words, sizeof words, "hang %s", function);
+    while (look_up(words, NULL)) usleep(5000);
+    snprintf(words, sizeof words, "error %s", function);
+    if (look_up(words, code)) return atoi(code);
+    return initialised || !strncmp(function, "nvmlInit", 8) ? SUCCESS : UNINITIALIZED;
+}
+
+static int card_of(void *device) { return (int *)device - handles; }
+
+/* Begin a call about a card: one that is lost answers nothing else. */
+static int begin_of(const char *function, void *device) {
+    char value[LINE];
+    int code = begin(function);
+    if (code) return code;
+    return of_card(card_of(device), "lost", value) && atoi(value) ? IS_LOST : SUCCESS;
+}
+
+static int text(int card, const char *what, char *out, unsigned size) {
+    char value[LINE];
+    if (!of_card(card, what, value)) return NOT_SUPPORTED;
+    snprintf(out, size, "%s", value);
+    return SUCCESS;
+}
+
+int nvmlInitWithFlags(unsigned flags) {
+    int code = begin("nvmlInitWithFlags");
+    initialised = initialised || !code;
+    return code;
+}
+
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+
+int nvmlShutdown(void) {
+    int code = begin("nvmlShutdown");
+    initialised = 0;
+    return code;
+}
+
+const char *nvmlErrorString(int code) { return code == IS_LOST ? "GPU is lost" : "as the script says"; }
+
+int nvmlSystemGetDriverVersion(char *out, unsigned size) {
+    char value[LINE];
+    int code = begin("nvmlSystemGetDriverVersion");
+    if (code) return code;
+    if (!look_up("driver", value)) return NOT_SUPPORTED;
+    snprintf(out, size, "%s", value);
+    return SUCCESS;
+}
+
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    char value[LINE];
+    int code = begin("nvmlSystemGetCudaDriverVersion_v2");
+    if (code) return code;
+    if (!look_up("cuda", value)) return NOT_SUPPORTED;
+    *version = atoi(value);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCount_v2(unsigned *count) {
+    char value[LINE];
+    int code = begin("nvmlDeviceGetCount_v2");
+    if (code) return code;
+    for (*count = 0; *count < MOST_CARDS && of_card(*count, "uuid", value); ++*count);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
+    char value[LINE];
+    int code = begin("nvmlDeviceGetHandleByIndex_v2");
+    if (code) return code;
+    if (index >= MOST_CARDS || !of_card(index, "uuid", value)) return INVALID;
+    *device = &handles[index];
+    return of_card(index, "lost", value) && atoi(value) ? IS_LOST : SUCCESS;
+}
+
+int nvmlDeviceGetUUID(void *device, char *out, unsigned size) {
+    int code = begin_of("nvmlDeviceGetUUID", device);
+    return code ? code : text(card_of(device), "uuid", out, size);
+}
+
+int nvmlDeviceGetName(void *device, char *out, unsigned size) {
+    int code = begin_of("nvmlDeviceGetName", device);
+    return code ? code : text(card_of(device), "name", out, size);
+}
+
+int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) {
+    char value[LINE];
+    int code = begin_of("nvmlDeviceGetMemoryInfo", device);
+    if (code) return code;
+    if (!of_card(card_of(device), "memory", value) || !strcmp(value, "unsupported")) return NOT_SUPPORTED;
+    memory->total = memory->free = strtoull(value, NULL, 10);
+    memory->used = 0;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetPciInfo_v3(void *device, Pci *pci) {
+    int code = begin_of("nvmlDeviceGetPciInfo_v3", device);
+    memset(pci, 0, sizeof *pci);
+    return code ? code : text(card_of(device), "bus", pci->busId, sizeof pci->busId);
+}
+
+int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending) {
+    char value[LINE];
+    int code = begin_of("nvmlDeviceGetMigMode", device);
+    if (code) return code;
+    if (!of_card(card_of(device), "mig", value)) return NOT_SUPPORTED;
+    *current = *pending = atoi(value);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetFieldValues(void *device, int count, FieldValue *values) {
+    char value[LINE];
+    int code = begin_of("nvmlDeviceGetFieldValues", device);
+    for (int i = 0; !code && i < count; i++) {
+        int known = values[i].field == RECOVERY_ACTION && of_card(card_of(device), "recovery", value);
+        values[i].result = known ? SUCCESS : NOT_SUPPORTED;
+        values[i].type = 1;
+        values[i].value = known ? strtoull(value, NULL, 10) : 0;
+    }
+    return code;
+}
+
+static int find_profile(int card, unsigned number, Profile *profile, char *placements) {
+    char words[LINE], value[LINE];
+    snprintf(words, sizeof words, "profile %d %u", card, number);
+    if (!look_up(words, value)) return NOT_SUPPORTED;
+    memset(profile, 0, sizeof *profile);
+    profile->id = number;
+    sscanf(value, "%u %u %u %llu %s", &profile->slices, &profile->instances, &profile->sms, &profile->mb, placements);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstanceProfileInfo(void *device, unsigned number, Profile *profile) {
+    char placements[LINE];
+    int code = begin_of("nvmlDeviceGetGpuInstanceProfileInfo", device);
+    return code ? code : find_profile(card_of(device), number, profile, placements);
+}
+
+int nvmlDeviceGetGpuInstancePossiblePlacements_v2(void *device, unsigned id, Placement *out, unsigned *count) {
+    char placements[LINE], *next;
+    Profile profile;
+    int code = begin_of("nvmlDeviceGetGpuInstancePossiblePlacements_v2", device);
+    if (code || (code = find_profile(card_of(device), id, &profile, placements))) return code;
+    unsigned number = 0;
+    for (char *one = strtok_r(placements, ",", &next); one; one = strtok_r(NULL, ",", &next), number++)
+        if (out && number < *count) sscanf(one, "%u+%u", &out[number].start, &out[number].size);
+    *count = number;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetTopologyCommonAncestor(void *one, void *other, int *level) {
+    char words[LINE], value[LINE];
+    int a = card_of(one), b = card_of(other), code = begin_of("nvmlDeviceGetTopologyCommonAncestor", one);
+    if (code) return code;
+    snprintf(words, sizeof words, "level %d %d", a < b ? a : b, a < b ? b : a);
+    if (!look_up(words, value)) return NOT_SUPPORTED;
+    *level = atoi(value);
+    return SUCCESS;
+}
+
+static int find_link(void *device, unsigned link, char *kind, char *bus) {
+    char words[LINE], value[LINE];
+    snprintf(words, sizeof words, "link %d %u", card_of(device), link);
+    return look_up(words, value) && sscanf(value, "%s %s", kind, bus) == 2 ? SUCCESS : INVALID;
+}
+
+int nvmlDeviceGetNvLinkState(void *device, unsigned link, unsigned *active) {
+    char kind[LINE], bus[LINE];
+    int code = begin_of("nvmlDeviceGetNvLinkState", device);
+    if (!code) *active = !(code = find_link(device, link, kind, bus));
+    return code;
+}
+
+int nvmlDeviceGetNvLinkRemoteDeviceType(void *device, unsigned link, int *type) {
+    char kind[LINE], bus[LINE];
+    int code = begin_of("nvmlDeviceGetNvLinkRemoteDeviceType", device);
+    if (!code && !(code = find_link(device, link, kind, bus))) *type = strcmp(kind, "gpu") ? 2 : 0;
+    return code;
+}
+
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void *device, unsigned link, Pci *pci) {
+    char kind[LINE], bus[LINE];
+    int code = begin_of("nvmlDeviceGetNvLinkRemotePciInfo_v2", device);
+    memset(pci, 0, sizeof *pci);
+    if (!code && !(code = find_link(device, link, kind, bus))) snprintf(pci->busId, sizeof pci->busId, "%.31s", bus);
+    return code;
+}
+
+int nvmlDeviceGetSupportedEventTypes(void *device, unsigned long long *types) {
+    int code = begin_of("nvmlDeviceGetSupportedEventTypes", device);
+    *types = XID_EVENT;
+    return code;
+}
+
+int nvmlEventSetCreate(void **set) {
+    *set = &event_set;
+    return begin("nvmlEventSetCreate");
+}
+
+int nvmlEventSetFree(void *set) { return begin("nvmlEventSetFree"); }
+
+int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *set) {
+    return begin_of("nvmlDeviceRegisterEvents", device);
+}
+
+int nvmlEventSetWait_v2(void *set, Event *event, unsigned milliseconds) {
+    for (unsigned waited = 0;; waited += 5) {
+        char words[LINE], value[LINE];
+        unsigned card, xid;
+        int code = begin("nvmlEventSetWait_v2");
+        if (code) {
+            usleep(5000);  /* whoever asks again at once must not spin */
+            return code;
+        }
+        snprintf(words, sizeof words, "xid %u", told + 1);
+        if (look_up(words, value) && sscanf(value, "%u %u", &card, &xid) == 2) {
+            told++;
+            *event = (Event){&handles[card], XID_EVENT, xid, ALL_INSTANCES, ALL_INSTANCES};
+            return SUCCESS;
+        }
+        if (waited >= milliseconds) return TIMEOUT;
+        usleep(5000);
+    }
+}

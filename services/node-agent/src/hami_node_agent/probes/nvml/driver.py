@@ -1,0 +1,245 @@
+"""What the driver shows of the cards, by nvidia-ml-py: plain calls that may block, or never return.
+
+One rule: everything NVML is in this file; an error of the driver itself leaves here as ``DriverTrouble``, that of one
+card makes the card absent.
+"""
+
+import ctypes
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pynvml as nv
+from msgspec import Struct
+
+from hami_node_agent.probes.nvml.calls import bus_id, or_none
+from hami_node_agent.probes.nvml.links import End, Link
+
+log = logging.getLogger(__name__)
+
+LIBRARY = "libnvidia-ml.so.1"
+FOLDERS = ("usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "lib64", "lib/x86_64-linux-gnu",
+    "lib/aarch64-linux-gnu")  # fmt: skip
+"""Where distributions keep the library, below the driver's root."""
+
+NOTHING_TO_DO, DRAIN_P2P = nv.NVML_GPU_RECOVERY_ACTION_NONE, nv.NVML_GPU_RECOVERY_ACTION_DRAIN_P2P
+SLICES = {"1g": 0, "2g": 1, "3g": 2, "4g": 3, "7g": 4, "8g": 5, "6g": 6}
+"""NVML's number of the profile with so many slices."""
+
+_GONE = (nv.NVML_ERROR_UNINITIALIZED, nv.NVML_ERROR_DRIVER_NOT_LOADED, nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+"""The driver was taken away or replaced: NVML must be opened anew."""
+
+
+class DriverTrouble(Exception):
+    """The driver cannot be asked; the sentence says why and what to do."""
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """A MIG profile of a card: how many slices, at most how many instances, MB, multiprocessors, (start, size)."""
+
+    key: str
+    """The slices as profile names begin: ``1g``."""
+    slices: int
+    instances: int
+    memory: int
+    sms: int
+    placements: tuple[tuple[int, int], ...]
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """One card as the driver shows it; ``memory`` in bytes, None where it does not tell."""
+
+    uuid: str
+    index: int
+    name: str
+    memory: int | None
+    bus: str
+    """PCI bus id, as ``00000000:3b:00.0``."""
+    is_partitioned: bool = False
+    """MIG is on."""
+    profiles: tuple[Profile, ...] = ()
+    recovery: int | None = NOTHING_TO_DO
+    """What the driver says must be done to the card; None where it cannot say."""
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """One look: every card that answers, and what connects them."""
+
+    cards: tuple[Card, ...]
+    links: dict[tuple[str, str], Link]
+
+
+class Event(Struct, frozen=True):
+    """An error that the driver reported; ``uuid`` None where it does not say of which card."""
+
+    uuid: str | None
+    xid: int
+
+
+class Driver:
+    """Asks NVML. ``look`` and ``wait_event`` may be called from two threads, each from one."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root
+        self._is_open = False
+        self._events: Any = None
+        self._followed: dict[str, Any] = {}
+        self._links: dict[tuple[str, str], Link] = {}
+        self._linked: frozenset[str] = frozenset()
+
+    def look(self) -> Seen:
+        """Ask for everything; raise ``DriverTrouble``."""
+        try:
+            self._open()
+            cards = dict(self._cards())
+        except nv.NVMLError as e:
+            if e.value in _GONE:
+                self.close()
+            raise _trouble(e) from e
+        self._follow({card.uuid: handle for card, handle in cards.items()})
+        if (uuids := frozenset(card.uuid for card in cards)) != self._linked:
+            self._links, self._linked = _links(cards), uuids
+        return Seen(cards=tuple(cards), links=self._links)
+
+    def wait_event(self, milliseconds: int) -> Event | None:
+        """Wait for an error of some card; None when there was none. Raise ``DriverTrouble``."""
+        events = self._events
+        if events is None:
+            return None
+        try:
+            found = nv.nvmlEventSetWait_v2(events, milliseconds)
+        except nv.NVMLError as e:
+            if e.value == nv.NVML_ERROR_TIMEOUT:
+                return None
+            raise _trouble(e) from e
+        if found.eventType != nv.nvmlEventTypeXidCriticalError:
+            return None
+        return Event(or_none(nv.nvmlDeviceGetUUID, found.device), int(found.eventData))
+
+    def close(self) -> None:
+        """Let go of the driver; the next look opens it anew."""
+        if self._is_open:
+            self._is_open, self._events, self._followed = False, None, {}
+            with suppress(nv.NVMLError):
+                nv.nvmlShutdown()
+
+    @property
+    def follows_events(self) -> bool:
+        """Say whether errors can be waited for."""
+        return self._events is not None
+
+    def _open(self) -> None:
+        if self._is_open:
+            return
+        _load(self._root)
+        nv.nvmlInitWithFlags(0)
+        self._is_open = True
+        log.info("NVIDIA driver %s, CUDA %s", *(or_none(ask) for ask in (nv.nvmlSystemGetDriverVersion, _cuda)))
+
+    def _cards(self) -> Iterator[tuple[Card, Any]]:
+        for index in range(nv.nvmlDeviceGetCount()):
+            try:
+                handle = nv.nvmlDeviceGetHandleByIndex(index)
+                yield _card(handle, index), handle
+            except nv.NVMLError as e:
+                if e.value in _GONE:
+                    raise
+                log.debug("card %d does not answer: %s", index, e)
+
+    def _follow(self, handles: dict[str, Any]) -> None:
+        """Have errors of these cards reported; a card that came back is registered anew."""
+        try:
+            if self._events is None:
+                self._events = nv.nvmlEventSetCreate()
+            for uuid in handles.keys() - self._followed.keys():
+                wanted = nv.nvmlEventTypeXidCriticalError & nv.nvmlDeviceGetSupportedEventTypes(handles[uuid])
+                if wanted:
+                    nv.nvmlDeviceRegisterEvents(handles[uuid], wanted, self._events)
+        except nv.NVMLError as e:
+            log.warning("errors of cards are not reported by the driver: %s", e)
+        self._followed = handles
+
+
+def _card(handle: Any, index: int) -> Card:
+    current, _pending = or_none(nv.nvmlDeviceGetMigMode, handle) or (None, None)
+    return Card(
+        uuid=nv.nvmlDeviceGetUUID(handle),
+        index=index,
+        name=nv.nvmlDeviceGetName(handle),
+        memory=or_none(_memory, handle),
+        bus=bus_id(nv.nvmlDeviceGetPciInfo_v3(handle)),
+        is_partitioned=current == nv.NVML_DEVICE_MIG_ENABLE,
+        profiles=tuple(_profiles(handle)) if current is not None else (),
+        recovery=or_none(_recovery, handle),
+    )
+
+
+def _memory(handle: Any) -> int:
+    return int(nv.nvmlDeviceGetMemoryInfo(handle).total)
+
+
+def _profiles(handle: Any) -> Iterator[Profile]:
+    for key, number in SLICES.items():
+        info = or_none(nv.nvmlDeviceGetGpuInstanceProfileInfo, handle, number, 1)
+        if info is not None:
+            yield Profile(
+                key=key,
+                slices=info.sliceCount,
+                instances=info.instanceCount,
+                memory=info.memorySizeMB,
+                sms=info.multiprocessorCount,
+                placements=tuple(or_none(_placements, handle, info.id) or ()),
+            )
+
+
+def _placements(handle: Any, profile: int) -> list[tuple[int, int]]:
+    number = ctypes.c_uint()
+    nv.nvmlDeviceGetGpuInstancePossiblePlacements(handle, profile, None, ctypes.byref(number))
+    found = (nv.c_nvmlGpuInstancePlacement_t * number.value)()
+    nv.nvmlDeviceGetGpuInstancePossiblePlacements(handle, profile, found, ctypes.byref(number))
+    return [(place.start, place.size) for place in found[: number.value]]
+
+
+def _recovery(handle: Any) -> int | None:
+    (value,) = nv.nvmlDeviceGetFieldValues(handle, [nv.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
+    return int(value.value.uiVal) if value.nvmlReturn == nv.NVML_SUCCESS else None
+
+
+def _links(cards: dict[Card, Any]) -> dict[tuple[str, str], Link]:
+    ends = {card.uuid: End.of(handle, card.bus) for card, handle in cards.items()}
+    return {(one, other): ends[one].link(ends[other]) for one, other in combinations(ends, 2)}
+
+
+def _cuda() -> str:
+    version = nv.nvmlSystemGetCudaDriverVersion()
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _load(root: Path | None) -> None:
+    """Load the library from below the driver's root; nvidia-ml-py then finds it by its name."""
+    found = next((path for folder in FOLDERS if root and (path := root / folder / LIBRARY).exists()), None)
+    if found is not None:
+        try:
+            ctypes.CDLL(str(found), mode=ctypes.RTLD_GLOBAL)
+        except OSError as e:
+            raise DriverTrouble(f"{found} cannot be loaded ({e})") from e
+
+
+def _trouble(error: nv.NVMLError) -> DriverTrouble:
+    match error.value:
+        case nv.NVML_ERROR_LIBRARY_NOT_FOUND:
+            return DriverTrouble(
+                f"{LIBRARY} is not here: give the container the driver (NVIDIA_VISIBLE_DEVICES=all and the nvidia "
+                "runtime class, or HAMI_DRIVER_ROOT), or label only nodes with NVIDIA cards for this agent"
+            )
+        case nv.NVML_ERROR_DRIVER_NOT_LOADED:
+            return DriverTrouble(
+                "the NVIDIA driver is not loaded on this node: install it, or look at nvidia-smi there"
+            )
+        case nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+            return DriverTrouble("the NVIDIA driver was updated under us: restart the node's agent once it is loaded")
+        case _:
+            return DriverTrouble(f"NVML does not answer: {error}")
