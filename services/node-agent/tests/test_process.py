@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from hami_kit import bus as buses
 from hami_kit.bus import Bus, BusSettings, Endpoint
@@ -16,7 +17,15 @@ from hami_kit.telemetry import Telemetry
 from hami_model import annotations, vendors
 from hami_model.allocation import Allocation, ContainerGrants, Grant
 from hami_model.bus import subjects
-from hami_model.bus.messages import Confirm, Done, Heartbeat, Inventory, ReportWanted
+from hami_model.bus.messages import (
+    Confirm,
+    Done,
+    Heartbeat,
+    Inventory,
+    MeasuredCard,
+    MeasuredContainer,
+    ReportWanted,
+)
 from hami_model.config import DEFAULTS
 from hami_model.objects import Container, Meta, Pod, PodRef, PodSpec
 from hami_model.request import Role
@@ -25,6 +34,7 @@ from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
 from hami_testkit.nvml import Card, NoCompiler, fake_nvml
 from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
+from hami_testkit.regions import write_region
 from msgspec import Struct
 
 NODE = "gpu.node-1"
@@ -78,6 +88,7 @@ class Place(Struct):
     kubelet: Kubelet
     started: Processes
     port: int
+    health: str
 
     @property
     def nats(self) -> str:
@@ -89,11 +100,10 @@ class Place(Struct):
 
     async def start_agent(self, **more: str) -> None:
         """Start the command and wait until it is ready: registered with the kubelet, its pods listed."""
-        health = f"127.0.0.1:{free_port()}"
         env = {
             "HAMI_NATS_URL": self.nats,
             "KUBECONFIG": str(self.root / "kubeconfig"),
-            "HAMI_HEALTH_LISTEN": health,
+            "HAMI_HEALTH_LISTEN": self.health,
             "HAMI_NODE_NAME": NODE,
             "HAMI_KUBELET_DIR": str(self.root / "k"),
             "HAMI_HOOK_PATH": str(self.root / "hook"),
@@ -103,7 +113,7 @@ class Place(Struct):
         }
         command = [str(BIN / "hami-node-agent")]
         agent = await self.started.start(
-            Spec(name="agent", command=command, env=env, ready_url=f"http://{health}/readyz")
+            Spec(name="agent", command=command, env=env, ready_url=f"http://{self.health}/readyz")
         )
         await agent.wait_ready(30)
 
@@ -142,7 +152,14 @@ async def place() -> AsyncIterator[Place]:
             processes(root) as started,
         ):
             cluster.kubeconfig(root / "kubeconfig")
-            yield Place(root=root, api=api, kubelet=kubelet, started=started, port=free_port())
+            yield Place(
+                root=root,
+                api=api,
+                kubelet=kubelet,
+                started=started,
+                port=free_port(),
+                health=f"127.0.0.1:{free_port()}",
+            )
 
 
 def a_pod(ref: PodRef) -> Pod:
@@ -204,6 +221,62 @@ async def test_an_agent_serves_the_cards_that_the_driver_shows(place: Place) -> 
     ]
     assert [(d.id, d.healthy) for d in told[-1].devices] == [("GPU-a", True), ("GPU-b", False)]
     assert place.kubelet.container_env("default", "p", "main")["NVIDIA_VISIBLE_DEVICES"] == "GPU-a"
+
+
+async def test_what_is_really_used_is_told_and_shown(place: Place) -> None:
+    """By the driver for the card, by HAMi-core for the container: on the bus, and under the names of HAMi's monitor."""
+    allocator = Allocator()
+    await place.start_nats()
+    try:
+        with fake_nvml(place.root / "driver", Card(uuid="GPU-a", used=3 << 30, busy=(40, 7))):
+            async with allocator.listening(place.nats) as bus:
+                await bus.wait_connected()
+                await place.start_agent(
+                    HAMI_PROBES="nvml",
+                    HAMI_DRIVER_ROOT=str(place.root / "driver"),
+                    FAKE_NVML=str(place.root / "driver" / "nvml.script"),
+                    HAMI_LEGACY_METRICS="true",
+                )
+                ref = await place.run_pod("p")
+                folder = place.root / "hook" / "vgpu" / "containers" / f"{ref.uid}_main"
+                write_region(folder / "0b7c.cache", "GPU-a", "GPU-b")
+                async with asyncio.timeout(30):
+                    while not (beats := [b for b in allocator.heard if isinstance(b, Heartbeat) and b.containers]):
+                        await allocator.wait_for(Heartbeat, len(allocator.heard) + 1)
+                async with httpx.AsyncClient(trust_env=False) as http:
+                    shown = (await http.get(f"http://{place.health}/metrics")).text
+    except NoCompiler as e:
+        pytest.skip(str(e))
+
+    assert beats[0].cards == [MeasuredCard(device="GPU-a", memory=3072, busy=40)]
+    assert beats[0].containers[0] == MeasuredContainer(pod=ref, container="main", device="GPU-a", memory=0, cores=40)
+    card = f'device_index="0",device_type="NVIDIA A40",device_uuid="GPU-a",node="{NODE}",zone="vGPU"'
+    first = 'container="main",device_uuid="GPU-a",namespace="default",pod="p",vdevice_index="0",zone="vGPU"'
+    for line in (
+        f"hami_host_gpu_memory_used_bytes{{{card}}} 3.221225472e+09",
+        f"hami_host_gpu_utilization_ratio{{{card}}} 40.0",
+        f"hami_host_gpu_memory_controller_utilization_ratio{{{card}}} 7.0",
+        f"hami_vgpu_memory_used_bytes{{{first}}} 12000.0",
+        f"hami_vgpu_memory_limit_bytes{{{first}}} 1.073741824e+09",
+        f"hami_container_device_memory_bytes{{{first}}} 12000.0",
+        f"hami_container_device_utilization_ratio{{{first}}} 40.0",
+        f"hami_vgpu_memory_context_bytes{{{first}}} 4000.0",
+        f"hami_vgpu_memory_module_bytes{{{first}}} 0.0",
+        f"hami_vgpu_memory_buffer_bytes{{{first}}} 8000.0",
+    ):
+        assert line in ordered(shown)
+    assert f"hami_container_last_kernel_elapsed_seconds{{{first}}}" in "\n".join(ordered(shown))
+    assert "vGPU_device_memory_usage_in_bytes{" in shown
+
+
+def ordered(page: str) -> list[str]:
+    """Return the lines of a metrics page with their labels in alphabetical order."""
+    return [
+        f"{line[: line.index('{')]}{{{','.join(sorted(line[line.index('{') + 1 : line.rindex('}')].split(',')))}}}"
+        f"{line[line.rindex('}') + 1 :]}"
+        for line in page.splitlines()
+        if "{" in line and not line.startswith("#")
+    ]
 
 
 async def test_an_agent_without_nats_serves_and_tells_later(place: Place) -> None:

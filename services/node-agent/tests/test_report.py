@@ -14,7 +14,7 @@ from hami_model.objects import PodRef
 from hami_model.request import Role
 from hami_node_agent import inventory
 from hami_node_agent.probes import SimulatedProbe
-from hami_node_agent.report import Presence, Reports
+from hami_node_agent.report import Containers, Presence, Reports
 from hami_node_agent.table import Entry, Table
 from msgspec import Struct
 
@@ -82,7 +82,7 @@ def presence_to(leader: Leader, cards: inventory.Inventory) -> Presence:
         agent="agent-1",
         inventory=cards,
         jitter=lambda _seconds: 0.01,
-        holding=lambda: ["uid-of-a-pod"],
+        containers=Containers(holding=lambda: ["uid-of-a-pod"]),
     )
 
 

@@ -27,8 +27,9 @@ from hami_node_agent.plugin import KUBELET_SOCKET, Plugin, Registered
 from hami_node_agent.pods import NodePods
 from hami_node_agent.rebuild import rebuild
 from hami_node_agent.releases import Releases
-from hami_node_agent.report import RESTATE_WITHIN, Presence, Reports
+from hami_node_agent.report import RESTATE_WITHIN, Containers, Presence, Reports
 from hami_node_agent.table import Entry, Table, TableFile
+from hami_node_agent.usage.monitor import Monitor
 from hami_node_agent.witness import Reader, Witness
 
 log = logging.getLogger(__name__)
@@ -91,8 +92,9 @@ class Agent:
             agent=name,
             inventory=inventory,
             jitter=jitter,
-            holding=lambda: [p.uid for p in self.table.pods],
+            containers=Containers(holding=self._holders, used=lambda: self.monitor.seen),
         )
+        self.monitor = Monitor(places.home, pods=lambda: pods.live, holders=self._holders, clock=clock)
         self._releases = Releases(
             table=self.table,
             pods=pods,
@@ -119,6 +121,16 @@ class Agent:
             Registered(Plugin(desk, inventory), resource=desk.resource.name, folder=places.plugins, jitter=jitter)
             for desk in self._desks
         ]
+
+    @property
+    def node(self) -> str:
+        """Return the node's name."""
+        return self._node
+
+    @property
+    def inventory(self) -> Inventory:
+        """Return the node's cards."""
+        return self._inventory
 
     @property
     def is_registered(self) -> bool:
@@ -159,6 +171,7 @@ class Agent:
                     self._releases.run,
                     self.reports.run,
                     self._inventory.run,
+                    self.monitor.run,
                     self.presence.run_inventory,
                     self.presence.run_changes,
                     self.presence.run_heartbeat,
@@ -231,6 +244,9 @@ class Agent:
             kubelet=self._kubelet,
             reader=reader,
         )
+
+    def _holders(self) -> list[str]:
+        return [pod.uid for pod in self.table.pods]
 
     def _is_complete(self, pod: PodRef) -> bool:
         return all(witness.is_served(pod.uid) for witness in self._witnesses.values())

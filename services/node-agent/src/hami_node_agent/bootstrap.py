@@ -71,7 +71,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             "kubelet": lambda: agent.is_registered,
             "pods": lambda: web.Health(watch.synced, {"resourceVersion": watch.resource_version}),
         }
-        metrics.register(telemetry.metrics, agent)
+        metrics.register(telemetry.metrics, agent, clock=SystemClock(), legacy=settings.legacy_metrics)
         app = Starlette(routes=web.health_routes(checks, telemetry.metrics))
         async with web.serve(app, settings.health_listen, variable="HAMI_HEALTH_LISTEN") as address:
             log.info("serving %d cards of %s; health on %s", len(inventory.cards), settings.node_name, address)

@@ -6,12 +6,12 @@ One rule: cards stand in the order of vendor, index and id, so equal cards alway
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from hami_model.device import Device
 
-from hami_node_agent.probes import Probe
+from hami_node_agent.probes import Measured, Probe
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,11 @@ class Inventory:
     def cards(self) -> tuple[Device, ...]:
         """Return every card of the node."""
         return self._cards
+
+    @property
+    def measured(self) -> Mapping[str, Measured]:
+        """Return what is used of each card, by id, as far as it is known."""
+        return self._probe.measured
 
     @property
     def digest(self) -> str:

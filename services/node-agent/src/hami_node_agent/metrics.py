@@ -1,17 +1,38 @@
-"""What the agent shows of itself on ``/metrics``: read from the agent when asked, counted nowhere twice."""
+"""What the agent shows on ``/metrics``: its own numbers, and what cards and containers really use.
 
-from collections.abc import Iterator
+One rule: everything is read from the agent when asked, and counted nowhere twice. Names and labels of use are HAMi's
+(its vGPUmonitor); ratios are percent, as there.
+"""
 
+from collections.abc import Iterable, Iterator, Sequence
+
+from hami_kit.clock import Clock
+from hami_model.device import Device
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from hami_node_agent.agent import Agent
+from hami_node_agent.probes import Measured
+from hami_node_agent.usage.monitor import ContainerUse
+from hami_node_agent.usage.region import CardUse
+
+ZONE = "vGPU"
+
+CARD = ("node", "device_index", "device_uuid", "device_type", "zone")
+CONTAINER = ("namespace", "pod", "container", "vdevice_index", "device_uuid", "zone")
+
+LEGACY_CARD = ("nodeid", "deviceidx", "deviceuuid", "devicetype", "zone")
+LEGACY_CONTAINER = ("podnamespace", "podname", "ctrname", "vdeviceid", "deviceuuid", "zone")
+
+Of = tuple[ContainerUse, int, CardUse]
+"""A container, and the position and use of one of its cards."""
 
 
-def register(registry: CollectorRegistry, agent: Agent) -> None:
-    """Show the agent's numbers in this registry."""
+def register(registry: CollectorRegistry, agent: Agent, *, clock: Clock, legacy: bool = False) -> None:
+    """Show the agent's numbers in this registry; ``legacy``: HAMi's old names too."""
     registry.register(_Numbers(agent))
+    registry.register(_Use(agent, clock, legacy=legacy))
 
 
 class _Numbers(Collector):
@@ -30,3 +51,97 @@ class _Numbers(Collector):
         yield GaugeMetricFamily(
             "hami_node_agent_statements_unacknowledged", "Statements that no allocator acknowledged", value=unheard
         )
+
+
+class _Use(Collector):
+    def __init__(self, agent: Agent, clock: Clock, *, legacy: bool) -> None:
+        self._agent = agent
+        self._clock = clock
+        self._legacy = legacy
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the use of cards and containers as last measured."""
+        inventory, node = self._agent.inventory, self._agent.node
+        cards = [(card, inventory.measured[card.id]) for card in inventory.cards if card.id in inventory.measured]
+        uses = [(use, at, card) for use in self._agent.monitor.seen for at, card in enumerate(use.reading.cards)]
+        yield from _of_cards(node, cards)
+        yield from _of_containers(uses, self._clock.now())
+        if self._legacy:
+            yield from _legacy(node, cards, uses, self._clock.now())
+
+
+def _of_cards(node: str, cards: Iterable[tuple[Device, Measured]]) -> Iterator[Metric]:
+    memory = GaugeMetricFamily("hami_host_gpu_memory_used_bytes", "Memory used of a card", labels=CARD)
+    busy = GaugeMetricFamily("hami_host_gpu_utilization_ratio", "Percent of time that a card computes", labels=CARD)
+    accessed = GaugeMetricFamily(
+        "hami_host_gpu_memory_controller_utilization_ratio",
+        "Percent of time that a card's memory is accessed",
+        labels=CARD,
+    )
+    for card, use in cards:
+        labels = [node, str(card.index), card.id, card.model, ZONE]
+        for family, value in ((memory, use.memory), (busy, use.busy), (accessed, use.memory_busy)):
+            if value is not None:
+                family.add_metric(labels, value)
+    yield from (memory, busy, accessed)
+
+
+def _of_containers(uses: Sequence[Of], now: float) -> Iterator[Metric]:
+    values = (
+        ("hami_vgpu_memory_used_bytes", "Memory that a container uses of a card", [c.used for _, _, c in uses]),
+        ("hami_vgpu_memory_limit_bytes", "Memory that a container may use of a card", [c.limit for _, _, c in uses]),
+        ("hami_container_device_memory_bytes", "Memory that a container uses of a card", [c.used for _, _, c in uses]),
+        ("hami_container_device_utilization_ratio", "Percent of a card computing", [c.cores for _, _, c in uses]),
+        ("hami_vgpu_memory_context_bytes", "Memory of contexts", [c.context for _, _, c in uses]),
+        ("hami_vgpu_memory_module_bytes", "Memory of modules", [c.module for _, _, c in uses]),
+        ("hami_vgpu_memory_buffer_bytes", "Memory of buffers", [c.data for _, _, c in uses]),
+    )
+    for name, text, numbers in values:
+        family = GaugeMetricFamily(name, text, labels=CONTAINER)
+        for (use, at, card), number in zip(uses, numbers, strict=True):
+            family.add_metric(_labels(use, at, card), number)
+        yield family
+    elapsed = GaugeMetricFamily(
+        "hami_container_last_kernel_elapsed_seconds", "Seconds since a container launched a kernel", labels=CONTAINER
+    )
+    for use, at, card in uses:
+        if use.reading.last_kernel:
+            elapsed.add_metric(_labels(use, at, card), max(0.0, now - use.reading.last_kernel))
+    yield elapsed
+
+
+def _legacy(node: str, cards: Iterable[tuple[Device, Measured]], uses: Sequence[Of], now: float) -> Iterator[Metric]:
+    memory = GaugeMetricFamily("HostGPUMemoryUsage", "GPU device memory usage", labels=LEGACY_CARD)
+    busy = GaugeMetricFamily("HostCoreUtilization", "GPU core utilization", labels=LEGACY_CARD)
+    for device, measured in cards:
+        labels = [node, str(device.index), device.id, device.model, ZONE]
+        for family, value in ((memory, measured.memory), (busy, measured.busy)):
+            if value is not None:
+                family.add_metric(labels, value)
+    used, limit, cores, last = (
+        GaugeMetricFamily(name, text, labels=LEGACY_CONTAINER)
+        for name, text in (
+            ("vGPU_device_memory_usage_in_bytes", "vGPU device usage"),
+            ("vGPU_device_memory_limit_in_bytes", "vGPU device limit"),
+            ("Device_utilization_desc_of_container", "Container device utilization"),
+            ("Device_last_kernel_of_container", "Container device last kernel"),
+        )
+    )
+    parts = GaugeMetricFamily(
+        "Device_memory_desc_of_container",
+        "Container device memory",
+        labels=(*LEGACY_CONTAINER, "context", "module", "data", "offset"),
+    )
+    for use, at, card in uses:
+        labels = _labels(use, at, card)
+        used.add_metric(labels, card.used)
+        limit.add_metric(labels, card.limit)
+        cores.add_metric(labels, card.cores)
+        parts.add_metric([*labels, str(card.context), str(card.module), str(card.data), "0"], card.used)
+        if use.reading.last_kernel:
+            last.add_metric(labels, max(0.0, now - use.reading.last_kernel))
+    yield from (memory, busy, used, limit, cores, parts, last)
+
+
+def _labels(use: ContainerUse, at: int, card: CardUse) -> list[str]:
+    return [use.pod.namespace, use.pod.name, use.container, str(at), card.uuid, ZONE]

@@ -5,20 +5,31 @@ One rule: a statement is repeated until somebody acknowledges it, and nothing on
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from hami_kit.bus import Bus
 from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
-from hami_model.bus.messages import Confirm, Done, Heartbeat, Leading, NodeAnswer, Refuse, ReportWanted
+from hami_model.bus.messages import (
+    Confirm,
+    Done,
+    Heartbeat,
+    Leading,
+    MeasuredCard,
+    MeasuredContainer,
+    NodeAnswer,
+    Refuse,
+    ReportWanted,
+)
 from hami_model.bus.messages import Inventory as InventoryMessage
 from hami_model.objects import PodRef
 from msgspec import Struct
 
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.table import Entry, Table
+from hami_node_agent.usage.monitor import ContainerUse
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +40,8 @@ HEARTBEAT_EVERY = 5.0
 
 RESTATE_WITHIN = 1.0
 """Seconds over which the agents of a cluster spread their answers to a new leader."""
+
+MIB = 1024 * 1024
 
 Key = tuple[str, str, str]
 
@@ -141,6 +154,14 @@ async def acknowledged(bus: Bus, subject: str, message: Struct) -> bool:
     return not answer.retriable
 
 
+class Containers(Struct, frozen=True, kw_only=True):
+    """What a heartbeat says of the node's containers."""
+
+    holding: Callable[[], list[str]] = list
+    """Uids of pods whose containers still hold devices."""
+    used: Callable[[], Sequence[ContainerUse]] = tuple
+
+
 class Presence:
     """The node's cards and the agent's life, towards the allocators."""
 
@@ -152,14 +173,14 @@ class Presence:
         agent: str,
         inventory: Inventory,
         jitter: Callable[[float], float],
-        holding: Callable[[], list[str]] = list,
+        containers: "Containers | None" = None,
     ) -> None:
         self._bus = bus
         self._node = node
         self._agent = agent
         self._inventory = inventory
         self._jitter = jitter
-        self._holding = holding
+        self._containers = containers or Containers()
         self._soon = asyncio.Event()
         self._due = asyncio.Event()
         self._due.set()
@@ -222,5 +243,20 @@ class Presence:
             agent=self._agent,
             digest=self._inventory.digest,
             unhealthy=self._inventory.unhealthy,
-            holding=self._holding(),
+            holding=self._containers.holding(),
+            cards=[
+                MeasuredCard(device=uuid, memory=_mib(use.memory), busy=use.busy)
+                for uuid, use in self._inventory.measured.items()
+            ],
+            containers=[
+                MeasuredContainer(
+                    pod=use.pod, container=use.container, device=card.uuid, memory=card.used // MIB, cores=card.cores
+                )
+                for use in self._containers.used()
+                for card in use.reading.cards
+            ],
         )
+
+
+def _mib(size: int | None) -> int | None:
+    return None if size is None else size // MIB

@@ -202,8 +202,26 @@ class Inventory(Struct, frozen=True, kw_only=True, tag="inventory.v1"):
     """The agent finds out whose Allocate it is (PodResources), so no node lock is needed for its vendors."""
 
 
+class MeasuredCard(Struct, frozen=True, kw_only=True):
+    """What is used of a card now, by its driver: MiB, and percent of time that it computes; None = not known."""
+
+    device: str
+    memory: int | None = None
+    busy: int | None = None
+
+
+class MeasuredContainer(Struct, frozen=True, kw_only=True):
+    """What a container uses of a card, by its limiter: MiB and percent."""
+
+    pod: PodRef
+    container: str
+    device: str
+    memory: int
+    cores: int
+
+
 class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat.v1"):
-    """Node-agent lives; which cards are unhealthy now."""
+    """Node-agent lives; which cards are unhealthy now, and what is used of them."""
 
     node: str
     agent: str
@@ -211,6 +229,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat.v1"):
     unhealthy: list[str] = []
     holding: list[str] = []
     """Uids of pods whose containers still hold devices: a pod that ended frees its devices when it is not named."""
+    cards: list[MeasuredCard] = []
+    containers: list[MeasuredContainer] = []
 
 
 class PushAllocation(Struct, frozen=True, kw_only=True, tag="push_allocation.v1"):

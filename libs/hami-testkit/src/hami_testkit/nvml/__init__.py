@@ -46,6 +46,9 @@ class Card(Struct, frozen=True, kw_only=True):
     uuid: str
     name: str = "NVIDIA A40"
     memory: int | None = 48 * GIB
+    used: int = 0
+    busy: tuple[int, int] | None = (0, 0)
+    """Percent of time that it computes, and that its memory is accessed; None = not supported."""
     bus: str = "00000000:3B:00.0"
     mig: int | None = None
     is_lost: bool = False
@@ -61,6 +64,9 @@ class Card(Struct, frozen=True, kw_only=True):
         yield f"{of} uuid {self.uuid}"
         yield f"{of} name {self.name}"
         yield f"{of} memory {'unsupported' if self.memory is None else self.memory}"
+        yield f"{of} used {self.used}"
+        if self.busy is not None:
+            yield f"{of} busy {self.busy[0]} {self.busy[1]}"
         yield f"{of} bus {self.bus}"
         yield f"{of} lost {int(self.is_lost)}"
         if self.mig is not None:

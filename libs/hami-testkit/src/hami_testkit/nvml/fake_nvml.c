@@ -6,7 +6,8 @@
  *
  *   driver 550.54.15
  *   cuda 12040
- *   card <i> uuid|name|memory|bus|mig|lost|recovery <value>     memory in bytes, or "unsupported"
+ *   card <i> uuid|name|memory|used|bus|mig|lost|recovery <value>     memory in bytes, or "unsupported"
+ *   card <i> busy <percent of time computing> <accessing memory>
  *   link <i> <number> gpu|switch <bus id of the other end>
  *   level <i> <j> <topology level>
  *   profile <i> <number> <slices> <instances> <multiprocessors> <MB> <start+size,start+size,...>
@@ -149,9 +150,18 @@ int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) {
     int code = begin_of("nvmlDeviceGetMemoryInfo", device);
     if (code) return code;
     if (!of_card(card_of(device), "memory", value) || !strcmp(value, "unsupported")) return NOT_SUPPORTED;
-    memory->total = memory->free = strtoull(value, NULL, 10);
-    memory->used = 0;
+    memory->total = strtoull(value, NULL, 10);
+    memory->used = of_card(card_of(device), "used", value) ? strtoull(value, NULL, 10) : 0;
+    memory->free = memory->total - memory->used;
     return SUCCESS;
+}
+
+int nvmlDeviceGetUtilizationRates(void *device, unsigned *rates) {
+    char value[LINE];
+    int code = begin_of("nvmlDeviceGetUtilizationRates", device);
+    if (code) return code;
+    if (!of_card(card_of(device), "busy", value)) return NOT_SUPPORTED;
+    return sscanf(value, "%u %u", &rates[0], &rates[1]) == 2 ? SUCCESS : INVALID;
 }
 
 int nvmlDeviceGetPciInfo_v3(void *device, Pci *pci) {

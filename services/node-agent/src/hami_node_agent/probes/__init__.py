@@ -1,5 +1,6 @@
 """Where a node's cards come from: the ``Probe`` protocol, and the word in the settings that chooses one."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from hami_kit.clock import Clock
@@ -7,11 +8,11 @@ from hami_model.device import Device
 
 from hami_node_agent.node_config import NodeConfig
 from hami_node_agent.probes.nvml import NvmlProbe, XidRules
-from hami_node_agent.probes.nvml.driver import Driver
+from hami_node_agent.probes.nvml.driver import Driver, Measured
 from hami_node_agent.probes.simulated import SimulatedProbe
 from hami_node_agent.settings import Settings
 
-__all__ = ["NvmlProbe", "Probe", "SimulatedProbe", "probe_of"]
+__all__ = ["Measured", "NvmlProbe", "Probe", "SimulatedProbe", "probe_of"]
 
 
 class Probe(Protocol):
@@ -23,6 +24,11 @@ class Probe(Protocol):
 
     async def wait_news(self, seconds: float) -> None:
         """Return when it is time to look again: after so many seconds, or once something happened to a card."""
+        ...
+
+    @property
+    def measured(self) -> Mapping[str, Measured]:
+        """Return what is used of each card, by id, as far as it is known."""
         ...
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ One rule: the file is read anew at each look, so a card turns unhealthy, or vani
 """
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hami_model.device import Device, MigProfile, Placement
 from hami_model.errors import MalformedInventory
 from hami_model.register import check_devices
 from msgspec import Struct, field
+
+from hami_node_agent.probes.nvml.driver import Measured
 
 
 class _MigProfile(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -46,6 +49,11 @@ class SimulatedProbe:
     async def wait_news(self, seconds: float) -> None:
         """Return after so many seconds."""
         await asyncio.sleep(seconds)
+
+    @property
+    def measured(self) -> Mapping[str, Measured]:
+        """Know of no use."""
+        return {}
 
     def close(self) -> None:
         """Hold nothing."""

@@ -49,6 +49,14 @@ class Profile(Struct, frozen=True, kw_only=True):
     placements: tuple[tuple[int, int], ...]
 
 
+class Measured(Struct, frozen=True, kw_only=True):
+    """What is used of a card now: bytes; percent of time that it computes, and that its memory is accessed."""
+
+    memory: int | None = None
+    busy: int | None = None
+    memory_busy: int | None = None
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """One card as the driver shows it; ``memory`` in bytes, None where it does not tell."""
 
@@ -63,6 +71,7 @@ class Card(Struct, frozen=True, kw_only=True):
     profiles: tuple[Profile, ...] = ()
     recovery: int | None = NOTHING_TO_DO
     """What the driver says must be done to the card; None where it cannot say."""
+    use: Measured = Measured()
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -165,20 +174,23 @@ class Driver:
 
 def _card(handle: Any, index: int) -> Card:
     current, _pending = or_none(nv.nvmlDeviceGetMigMode, handle) or (None, None)
+    memory = or_none(nv.nvmlDeviceGetMemoryInfo, handle)
+    rates = or_none(nv.nvmlDeviceGetUtilizationRates, handle)
     return Card(
         uuid=nv.nvmlDeviceGetUUID(handle),
         index=index,
         name=nv.nvmlDeviceGetName(handle),
-        memory=or_none(_memory, handle),
+        memory=None if memory is None else int(memory.total),
         bus=bus_id(nv.nvmlDeviceGetPciInfo_v3(handle)),
         is_partitioned=current == nv.NVML_DEVICE_MIG_ENABLE,
         profiles=tuple(_profiles(handle)) if current is not None else (),
         recovery=or_none(_recovery, handle),
+        use=Measured(
+            memory=None if memory is None else int(memory.used),
+            busy=None if rates is None else int(rates.gpu),
+            memory_busy=None if rates is None else int(rates.memory),
+        ),
     )
-
-
-def _memory(handle: Any) -> int:
-    return int(nv.nvmlDeviceGetMemoryInfo(handle).total)
 
 
 def _profiles(handle: Any) -> Iterator[Profile]:
