@@ -9,6 +9,7 @@ from hami_testkit.cluster.plugins.ascend import AscendPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
 from hami_testkit.cluster.plugins.registered import RegisteredPlugin
+from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
 from tests.integration.one_node import NODE, OneNode, a_container, a_pod, one_node, path_of, until
 
@@ -269,6 +270,7 @@ async def test_cambricon_refuses_when_two_pods_wait(node: OneNode, mlus: Cambric
 
 
 BIREN = "birentech.com/gpu"
+PENDING = {"hami.io/bind-phase": "allocating", "hami.io/bind-time": "1767225600", "hami.io/vgpu-node": NODE}
 BIREN_TO_ALLOCATE = "hami.io/Biren-devices-to-allocate"
 
 
@@ -286,8 +288,7 @@ def a_biren_pod(name: str, *containers: str) -> dict[str, Any]:
 
 def birens_granted(*groups: str) -> dict[str, str]:
     """Return what HAMi writes with the binding: a group of devices by container."""
-    written = {BIREN_TO_ALLOCATE: "".join(f"{group};" for group in groups), "hami.io/bind-phase": "allocating"}
-    return {**written, "hami.io/bind-time": "1767225600", "hami.io/vgpu-node": NODE}
+    return {BIREN_TO_ALLOCATE: "".join(f"{group};" for group in groups), **PENDING}
 
 
 async def test_biren_publishes_its_cards_as_go_writes_them(node: OneNode, birens: RegisteredPlugin) -> None:
@@ -334,3 +335,24 @@ async def test_biren_marks_a_pod_failed_and_opens_the_lock(
     assert text in status["message"]
     assert "failed" == (await notes(node, "p"))["hami.io/bind-phase"]
     assert MUTEX not in await node_notes(node)
+
+
+# Vastai
+
+
+async def test_vastai_lists_dies_with_the_card_they_are_on(node: OneNode) -> None:
+    """Two dies a card; a container is given the device files of the dies in the annotation."""
+    async with vastai_plugin(node.api, NODE, 2, dies=2).running(node.kubelet.plugins):
+        await node.wait_offer("vastaitech.com/va", 4)
+        published = await node_notes(node)
+        granted = {"hami.io/Vastai-devices-to-allocate": "1-1,Vastai,0,0:1-0,Vastai,0,0:;", **PENDING}
+        await bind(node, a_pod("p", a_container(limits={"vastaitech.com/va": 2})), granted)
+        await node.wait_phase("p", "Running")
+        given = node.kubelet.given("default", "p", "main")
+
+    cards = json.loads(published["hami.io/node-va-register"])
+    assert ["0-0", "0-1", "1-0", "1-1"] == [card["id"] for card in cards]
+    assert {"DeviceStrategy": "die", "AIC": "1"} == cards[3]["custominfo"]
+    assert published["hami.io/node-handshake-va"].startswith("Reported_20")
+    assert given is not None
+    assert ["/dev/vastai/1-1", "/dev/vastai/1-0"] == [device.host for device in given.devices]

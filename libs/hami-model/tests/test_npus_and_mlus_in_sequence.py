@@ -1,4 +1,4 @@
-"""Pods come, start, and go on nodes of NPUs and MLUs: columns answer as plain loops do at every step."""
+"""Pods come, start, and go on nodes of all vendors but NVIDIA: columns answer as plain loops do at every step."""
 
 from dataclasses import dataclass, field
 from random import Random
@@ -25,10 +25,12 @@ SIZES = {
     "Ascend910A": (32768, 2184, 4369), "Ascend910B2": (65536, 8192, 16384), "Ascend910B3": (65536, 16384, 32768),
     "Ascend910B4": (32768, 8192, 16384), "Ascend910B4-1": (65536, 16384, 32768), "Ascend910C": (65536, 16384),
     "Ascend310P": (21527, 3072, 6144, 12288), "MLU": (24576, 1024, 4096, 12288),
-    "Biren": (65024, 65024),
+    "Biren": (65024, 65024), "Vastai": (32768, 32768),
 }  # fmt: skip
 """MiB of a whole card, then of shares of it, by word."""
-WHOLE_CORES = ("MLU", "Biren")
+BY_NUMBER = {"Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va"}
+"""Resources of words whose cards are asked for by number alone."""
+WHOLE_CORES = ("MLU", *BY_NUMBER)
 """Words whose cards have a hundred cores, split in software or not."""
 CARD_POLICIES = ("binpack", "spread", "mutex", "numa,binpack", "")
 SOFT = {"huawei.com/vnpu-mode": "hami-core"}
@@ -60,8 +62,11 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
     soft, devices = random.random() < 0.4, list[Device]()
     for word in random.sample(words, random.randint(1, len(words))):
         is_networked = word.startswith("Ascend910") and random.random() < 0.9
+        has_dies = word == "Vastai" and random.random() < 0.8
         for at in range(random.choice([1, 2, 4, 4, 6])):
             network = {"NetworkID": random.choice([0, 0, 1])} if is_networked and random.random() < 0.98 else {}
+            if has_dies and random.random() < 0.98:
+                network = {"DeviceStrategy": "die", "AIC": str(random.choice([0, 0, 1]))}
             facts = {"index": at, "slots": random.choice([2, 4, 7]), "custom": network, "numa": random.randint(0, 1)}
             card_cores = 100 if word in WHOLE_CORES or (soft and random.random() < 0.9) else 20
             healthy = random.random() < 0.92
@@ -97,8 +102,8 @@ def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     cores = random.choice([0, 10, 25, 50, 100])
     if word == "MLU":
         return {"mlu": count, **random.choice([{}, {"mlumem": memory // 256}, {"mlumem": 4, "mlucores": cores}])}
-    if word == "Biren":
-        return {"birentech.com/gpu": count}
+    if word in BY_NUMBER:
+        return {BY_NUMBER[word]: count}
     name = f"huawei.com/{word}"
     asked = {name: count, f"{name}-memory": memory}
     return {**asked, f"{name}-core": cores} if soft else asked

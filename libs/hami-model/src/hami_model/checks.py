@@ -1,7 +1,8 @@
 """One rule, one line, for one card or for forty thousand: columns and a demand in, a mask of who passes out.
 
-One rule: a check looks at each card by itself, and booking more never makes a card pass; what depends on the cards
-taken before (``Ask.room``, NUMA runs, pickers) is the walk's. ``None`` = the check does not apply: everybody passes.
+One rule: a check looks at a card, and at most at the others of its node, which are always there too; booking more
+never makes a card pass. What depends on the cards taken before (``Ask.room``, NUMA runs, pickers) is the walk's.
+``None`` = the check does not apply: everybody passes.
 """
 
 from collections.abc import Callable

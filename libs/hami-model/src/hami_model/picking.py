@@ -3,12 +3,13 @@
 One rule: tables are [node, card] or [node, place in walk order]; a node's answer depends on nothing but that node.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from msgspec import Struct
 
-from hami_model.rows import Ints, Mask, Rows
+from hami_model.columns import UNKNOWN_GROUP
+from hami_model.rows import Floats, Ints, Mask, Rows
 
 
 class Passed(Struct, frozen=True):
@@ -59,3 +60,29 @@ def true_first(mask: Mask) -> Ints:
     size = mask.shape[1]
     places: Ints = np.argsort(np.arange(size) + size * ~mask, axis=1)
     return places
+
+
+def biggest_group_first(passed: Passed, count: int) -> Picked:
+    """Take cards group by group, the biggest first, unless all are wanted; of equal ones the first in walk order.
+
+    HAMi compat: one card of an unknown group, even one that is not free, and the node has no groups.
+    """
+    groups = np.take_along_axis(passed.rows.group, passed.order, axis=1)
+    number = passed.passes.sum(axis=1)
+    is_unknown = (groups == UNKNOWN_GROUP).any(axis=1)
+    by_walk = (is_unknown | (number <= count))[:, np.newaxis]
+    size, first = grouped(groups, passed.passes)
+    keys = np.where(by_walk, 0, first), np.where(by_walk, 0, -size), ~passed.passes
+    return Picked(np.lexsort(keys, axis=1), np.minimum(number, count))
+
+
+def togetherness(given: Sequence[Given]) -> Floats:
+    """Return, for each node, 1 for each container whose cards are of one group, less where they are not.
+
+    One card of an unknown group, and it is 0.
+    """
+    groups = [np.take_along_axis(got.rows.group, got.positions, axis=1) for got in given]
+    known = np.all([(found != UNKNOWN_GROUP).all(axis=1) for found in groups], axis=0)
+    shares = (grouped(found, np.ones(found.shape, dtype=np.bool_))[0].max(axis=1) / found.shape[1] for found in groups)
+    total: Floats = sum(shares) * known
+    return total

@@ -1,6 +1,6 @@
 """A view on some rows of a vendor's cards: what a check sees, be it of one node or of all.
 
-One rule: the columns may have any shape, all the same one, and a check works on each entry by itself. Booking on a view
+One rule: the columns may have any shape, all the same one, and hold all cards of each of their nodes. Booking on a view
 changes nothing of the cards it looks at, unless it is a view on one unbroken range, which nobody books on.
 """
 

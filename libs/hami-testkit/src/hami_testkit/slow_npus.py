@@ -1,4 +1,4 @@
-"""How NPUs of the Ascend 910 family are picked, and what their nodes are worth: plain loops, to compare with.
+"""How NPUs of the Ascend 910 family and Vastai's dies are picked, and what their nodes are worth: plain loops.
 
 One rule: cards come in walk order, and what is equally good is taken in that order.
 """
@@ -13,8 +13,8 @@ Pick = Callable[[list[Device]], tuple[list[Device], int | None]]
 
 
 def picker(demand: Demand, mine: Sequence[Device]) -> Pick | None:
-    """Return how a demand for several NPUs is served from a node's cards; None where the first ones serve."""
-    if demand.count == 1 or not demand.vendor.startswith("Ascend910"):
+    """Return how a demand for several cards is served from a node's; None where the first ones serve."""
+    if demand.count == 1 or not is_grouped(demand.vendor):
         return None
     if demand.vendor == "Ascend910C":
         return lambda passed: (modules(passed, demand.count), demand.count)
@@ -47,18 +47,26 @@ def networks(passed: list[Device], count: int) -> list[Device]:
     return taken[:count]
 
 
+def is_grouped(word: str) -> bool:
+    """Say whether the vendor's cards come in groups that belong together."""
+    return word.startswith("Ascend910") or word == "Vastai"
+
+
 def network(card: Device) -> object:
-    """Return the card's network, None where it is unknown."""
+    """Return the card's network, or the physical card that it is a die of; None where it is unknown."""
+    if card.vendor == "Vastai":
+        return card.custom.get("AIC") if card.custom.get("DeviceStrategy") == "die" else None
     return card.custom.get("NetworkID")
 
 
 def bonus(containers: Sequence[Sequence[Device]]) -> float:
-    """Return 10 for each container whose 910s share one network, less where they do not."""
+    """Return 10 for each container whose 910s share one network, 1 for dies of one card, less where they do not."""
     cards = [card for container in containers for card in container]
-    if any(not card.vendor.startswith("Ascend910") or network(card) is None for card in cards):
+    if any(not is_grouped(card.vendor) or network(card) is None for card in cards):
         return 0.0
     best = 0.0
     for container in containers:
         named = [network(card) for card in container]
-        best += 10 * max(named.count(name) for name in named) / len(named) if named else 0
+        worth = 1 if container and container[0].vendor == "Vastai" else 10
+        best += worth * max(named.count(name) for name in named) / len(named) if named else 0
     return best

@@ -159,7 +159,7 @@ def later_reason(
         return Reason.UUID_MISMATCH
     if used.slots >= device.slots:
         return Reason.SLOTS_EXHAUSTED
-    if "mutex" in pod.policies.card.split(",") and used.slots > 0:
+    if "mutex" in pod.policies.card.split(",") and any(use[card.id].slots > 0 for card in one_piece(device, mine)):
         return Reason.EXCLUSIVE_CONFLICT
     if not is_paid(demand, pod.rooms.get(demand.vendor, Room()), [*taken, device], mine, use):
         return Reason.QUOTA_EXCEEDED
@@ -172,6 +172,12 @@ def later_reason(
     if cores == 0 and total != 0 and used.cores >= total:
         return Reason.COMPUTE_EXHAUSTED
     return None
+
+
+def one_piece(device: Device, mine: list[Device]) -> list[Device]:
+    """Return the cards that are one piece of hardware with this one, itself included: Vastai's dies of one AIC."""
+    aic = slow_npus.network(device) if device.vendor == "Vastai" else None
+    return [device] if aic is None else [card for card in mine if slow_npus.network(card) == aic]
 
 
 def is_paid(demand: Demand, room: Room, wanted: list[Device], mine: list[Device], use: dict[str, Use]) -> bool:

@@ -17,6 +17,7 @@ from hami_testkit.cluster.kubelet import Kubelet
 from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
+from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
 PLUGINS = "standin.hami.io/plugins"
 
@@ -46,6 +47,7 @@ class Plugin(Protocol):
 
 MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "MLU": CambriconPlugin,
+    "Vastai": vastai_plugin,
     "Biren": biren_plugin,
     **{word: partial(AscendPlugin, word=word) for word in CHIPS},
 }

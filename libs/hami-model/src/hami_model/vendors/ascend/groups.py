@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hami_model.columns import UNKNOWN_GROUP
 from hami_model.device import Device
-from hami_model.picking import Given, Passed, Picked, Picker, grouped
+from hami_model.picking import Given, Passed, Picked, Picker, biggest_group_first, grouped, togetherness
 from hami_model.request import Demand
-from hami_model.rows import Floats, Ints
+from hami_model.rows import Floats
 from hami_model.vendor import Constraints, Vendor
 
 FAMILY_910 = "Ascend910"
@@ -26,7 +25,7 @@ def choose(vendor: Vendor, demand: Demand, constraints: Constraints) -> Picker |
     """Return how to pick several NPUs of the 910 family; a single one is the first in walk order."""
     if demand.count == 1 or not vendor.word.startswith(FAMILY_910):
         return None
-    by_group = _whole_modules if vendor.word == PAIRED else _one_network
+    by_group = _whole_modules if vendor.word == PAIRED else biggest_group_first
 
     def pick(passed: Passed) -> Picked:
         return by_group(passed, demand.count)
@@ -42,29 +41,12 @@ def network(device: Device) -> float | None:
 
 def node_score(vendor: Vendor, given: Sequence[Given]) -> Floats:
     """Return 10 for each container whose NPUs share one network, less where they do not, 0 where it is unknown."""
-    networks = [np.take_along_axis(got.rows.group, got.positions, axis=1) for got in given]
-    known = np.all([(found != UNKNOWN_GROUP).all(axis=1) for found in networks], axis=0)
-    bonus: Floats = sum(BEST_BONUS * _together(found).max(axis=1) / found.shape[1] for found in networks) * known
-    return bonus
+    return BEST_BONUS * togetherness(given)
 
 
 def has_networks(word: str) -> bool:
     """Say whether the chip's nodes are scored by network."""
     return word.startswith(FAMILY_910)
-
-
-def _one_network(passed: Passed, count: int) -> Picked:
-    """Take NPUs network by network, unless all are wanted.
-
-    HAMi compat: one card of an unknown network, even one that is not free, and the node has no networks.
-    """
-    networks = np.take_along_axis(passed.rows.group, passed.order, axis=1)
-    number = passed.passes.sum(axis=1)
-    is_unknown = (networks == UNKNOWN_GROUP).any(axis=1)
-    by_walk = (is_unknown | (number <= count))[:, np.newaxis]
-    size, first = grouped(networks, passed.passes)
-    keys = np.where(by_walk, 0, first), np.where(by_walk, 0, -size), ~passed.passes
-    return Picked(np.lexsort(keys, axis=1), np.minimum(number, count))
 
 
 def _whole_modules(passed: Passed, count: int) -> Picked:
@@ -74,8 +56,3 @@ def _whole_modules(passed: Passed, count: int) -> Picked:
     is_whole = passed.passes & (size == _MODULE)
     number = np.minimum(is_whole.sum(axis=1), -(-count // _MODULE) * _MODULE)
     return Picked(np.lexsort((first, ~is_whole), axis=1), number, total=count)
-
-
-def _together(networks: Ints) -> Ints:
-    """Return, for each NPU of each node, how many of the others taken are on its network, itself included."""
-    return grouped(networks, np.ones(networks.shape, dtype=np.bool_))[0]
