@@ -14,19 +14,6 @@ VECTORS = Path(__file__).parent / "vectors"
 AS_JSON = ("metax-tech.com/gpu-devices-allocated", "hami.io/vgpu-mig-allocations", "assigned-containers")
 GRANTS = ("-devices-allocated", "-devices-to-allocate")
 
-PARTITIONED = frozenset(
-    {
-        "MIG: profiles and placements",
-        "MIG: several instances of one card",
-        "MIG: whole card, percentages",
-        "MIG: A30, two cards, binpack",
-        "vgpu-mode selects the kind of card",
-        "random 11",
-        "random 13",
-    }
-)
-"""NVIDIA cases with MIG instances, which nobody places yet."""
-
 
 def cases(path: str) -> list[dict[str, Any]]:
     """Read the recorded cases of one file under ``vectors/``."""

@@ -1,4 +1,4 @@
-"""Every recorded case, those with MIG instances left out, against the running services, over HTTP.
+"""Every recorded case against the running services, over HTTP.
 
 The services are started as users start them, once for each combination of settings that a case asks for. They stand on
 the stand-in's API server; with HAMI_TEST_KUBECONFIG set, on the real one that it leads to.
@@ -15,7 +15,7 @@ import pytest
 from hami_testkit.processes import Processes
 from hami_testkit.stack import Plan, Stack, start
 
-from tests.compat import answers, rules
+from tests.compat import answers
 from tests.compat.over_http import Player, environment
 from tests.compat.schedule_steps import compare_admission, play
 
@@ -32,11 +32,7 @@ def _settings(case: dict[str, Any]) -> str:
 
 def _recorded(kind: str) -> list[Any]:
     """Return the cases of a kind, those with equal settings side by side."""
-    found = [
-        (case, vendor)
-        for vendor, case in answers.recorded(kind)
-        if not (kind == "schedule" and case["name"] in rules.PARTITIONED)
-    ]
+    found = [(case, vendor) for vendor, case in answers.recorded(kind)]
     found.sort(key=lambda pair: _settings(pair[0]))
     return [pytest.param(case, id=f"{vendor}: {case['name']}") for case, vendor in found]
 

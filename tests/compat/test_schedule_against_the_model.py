@@ -12,9 +12,7 @@ from tests.compat.model_cluster import ModelCluster
 def placements() -> Iterator[Any]:
     """Walk the recorded cases, each with a name."""
     for vendor, case in answers.recorded("schedule"):
-        is_partitioned = vendor == "nvidia" and case["name"] in rules.PARTITIONED
-        marks = [pytest.mark.skip(reason="MIG instances are not placed yet")] * is_partitioned
-        yield pytest.param(case, id=f"{vendor}: {case['name']}", marks=marks)
+        yield pytest.param(case, id=f"{vendor}: {case['name']}")
 
 
 WEAKNESSES = answers.known_weaknesses("schedule")

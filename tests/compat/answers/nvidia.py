@@ -3,6 +3,11 @@
 from tests.compat.answers.answers import Answers
 
 _ALLOCATED = "hami.io/vgpu-devices-allocated"
+_PARTS = "hami.io/vgpu-mig-allocations"
+_BESIDE_EACH_OTHER = (
+    '[{"containerIndex":0,"deviceIndex":0,"gpuUUID":"GPU-node-1-0","profile":"3g.20gb","placement":{"start":4,"size":4}},'
+    '{"containerIndex":1,"deviceIndex":0,"gpuUUID":"GPU-node-1-0","profile":"1g.5gb","placement":{"start":3,"size":1}}]'
+)
 _SCHEDULER = {"/spec/schedulerName": "hami-scheduler"}
 _WHOLE_CARD = {"/spec/containers/0/resources/limits/nvidia.com~1gpucores": "100"}
 _TOO_MUCH = "nvidia.com/gpumem 16Gi in container c0 is too much: nvidia.com/gpumem counts MiB: write 16384"
@@ -19,7 +24,8 @@ ANSWERS = Answers(
         "topology-aware with numa-bind keeps only the last NUMA group": {
             _ALLOCATED: "GPU-node-1-3,NVIDIA,24564,100:GPU-node-1-2,NVIDIA,24564,100:;"
         },
-        "MIG: init container and app container share a card": {"node-1": "1/1 CardMigTopologyInfeasible"},
+        "MIG: init container and app container share a card": {_PARTS: _BESIDE_EACH_OTHER},
+        "MIG: whole card": {_ALLOCATED: "GPU-node-1-0,NVIDIA,40192,100:;"},
         "a failed bind keeps its reservation": {_ALLOCATED: "GPU-node-1-0,NVIDIA,22107,1:;"},
         "suffixed memory is not read": {"error": _TOO_MUCH},
         "sixteen cards": {
@@ -29,7 +35,6 @@ ANSWERS = Answers(
     placed_alike=frozenset(
         {
             "only the init container asks",  # the node lock that HAMi leaves out is the allocator's
-            "MIG: whole card",
             # at admission, which these steps have behind them:
             "config: defaultMemory alone makes a bare card exclusive",
         }

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from hami_model.device import Placement
 from hami_model.errors import InvariantError
 from hami_model.objects import PodRef
 from hami_model.request import Role
@@ -70,6 +71,13 @@ def is_bound(state: State) -> bool:
     return state in (State.BOUND, State.ACTIVE)
 
 
+class Cut(Struct, frozen=True, gc=False, kw_only=True):
+    """A part cut out of a card: what its vendor calls the size, and which memory slices it takes."""
+
+    profile: str
+    placement: Placement
+
+
 class Grant(Struct, frozen=True, gc=False, kw_only=True):
     """A slice of one card for one container: memory in MiB, cores in percent. ``vendor`` is the common word."""
 
@@ -80,6 +88,8 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     index: int | None = None
     """The card's index on its node; not encoded in annotations, so unknown after a rebuild."""
     custom: dict[str, object] = field(default_factory=dict)
+    cuts: tuple[Cut, ...] = ()
+    """The part of a card that is cut into parts; after a rebuild also others that the pod's annotations name."""
 
 
 class ContainerGrants(Struct, frozen=True, gc=False, kw_only=True):

@@ -7,7 +7,9 @@ leaves out groups and adds others at the end. Values that make no sense are refu
 import re
 from collections.abc import Mapping, Sequence
 
-from hami_model.allocation import Allocation, ContainerGrants, Grant
+from msgspec import structs
+
+from hami_model.allocation import Allocation, ContainerGrants, Cut, Grant
 from hami_model.catalog import Catalog
 from hami_model.demands import pod_demand, with_roles
 from hami_model.errors import BadDemand, DomainError, MalformedAllocation
@@ -20,6 +22,7 @@ from hami_model.vendor import NOW, Vendor
 __all__ = [
     "BIND_PHASE", "BIND_TIME", "NODE", "SUCCESS", "TIME", "allocation_annotations", "check_size", "decode_links",
     "decode_pod", "decode_register", "encode_links", "encode_pod", "encode_register", "is_served", "read_allocation",
+    "with_cuts",
 ]  # fmt: skip
 
 MOST_BYTES = 256 * 1024
@@ -65,6 +68,34 @@ def decode_pod(
     return tuple(moved.get(at, ()) for at in range(size))
 
 
+def with_cuts(vendor: Vendor, pod: Pod, given: Sequence[tuple[Grant, ...]]) -> tuple[tuple[Grant, ...], ...]:
+    """Add the parts that a pod's annotations reserve to its grants, card by card; raise ``MalformedAllocation``.
+
+    What is left over of a card is added to the last grant of that card: it is taken, whoever was to have it.
+    """
+    waiting: dict[str, list[Cut]] = {}
+    for uuid, cut in vendor.cuts(vendor, pod) if vendor.cuts else ():
+        waiting.setdefault(uuid, []).append(cut)
+    if not waiting:
+        return tuple(given)
+    last = {grant.uuid: (at, place) for at, grants in enumerate(given) for place, grant in enumerate(grants)}
+    unheld = waiting.keys() - last.keys()
+    if unheld:
+        raise MalformedAllocation(f"it reserves parts of {', '.join(sorted(unheld))}, of which the pod holds nothing")
+
+    def cuts(at: int, place: int, uuid: str) -> tuple[Cut, ...]:
+        of_card = waiting.get(uuid, [])
+        taken = len(of_card) if (at, place) == last[uuid] else 1
+        found = tuple(of_card[:taken])
+        del of_card[:taken]
+        return found
+
+    return tuple(
+        tuple(structs.replace(grant, cuts=cuts(at, place, grant.uuid)) for place, grant in enumerate(grants))
+        for at, grants in enumerate(given)
+    )
+
+
 def allocation_annotations(catalog: Catalog, allocation: Allocation, pod: Pod, *, now: float) -> dict[str, str]:
     """Return everything that HAMi writes for this allocation at filter and bind, at the wall-clock second ``now``."""
     written = {NODE: allocation.node, TIME: NOW, BIND_PHASE: ALLOCATING, BIND_TIME: NOW}
@@ -87,7 +118,7 @@ def read_allocation(catalog: Catalog, pod: Pod) -> Allocation | None:
     for vendor in catalog.vendors:
         text = pod.annotations.get(vendor.keys.allocated)
         if text is not None:
-            read = decode_pod(text, vendor.word, pod, asking=_asking(catalog, pod, vendor))
+            read = with_cuts(vendor, pod, decode_pod(text, vendor.word, pod, asking=_asking(catalog, pod, vendor)))
             grants = [before + more for before, more in zip(grants, read, strict=True)]
     if not any(grants):
         return None

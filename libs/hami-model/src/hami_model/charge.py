@@ -2,7 +2,7 @@
 
 One rule: it reads the allocation and the Pod object alone, so a restart computes the same number. Containers run beside
 each other and are added up; ordinary init containers run one after the other and the largest counts, together with the
-sidecars started before it.
+sidecars started before it. Parts cut out of a card are held until the pod ends, an init container's too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from hami_model.allocation import Allocation, ContainerGrants
+from hami_model.device import Placement
 from hami_model.objects import Container, ContainerStatus, Pod
 from hami_model.request import Role
 
@@ -23,12 +24,15 @@ class Charge(Struct, frozen=True, gc=False, kw_only=True):
     slots: int = 0
     memory: int = 0
     cores: int = 0
+    placements: tuple[Placement, ...] = ()
+    """The parts of a card that is cut into parts, by start."""
 
     def __add__(self, other: "Charge") -> "Charge":
         return Charge(
             slots=self.slots + other.slots,
             memory=self.memory + other.memory,
             cores=self.cores + other.cores,
+            placements=_ordered(self.placements + other.placements),
         )
 
     def __sub__(self, other: "Charge") -> "Charge":
@@ -36,6 +40,7 @@ class Charge(Struct, frozen=True, gc=False, kw_only=True):
             slots=self.slots - other.slots,
             memory=self.memory - other.memory,
             cores=self.cores - other.cores,
+            placements=_less(self.placements, other.placements) if other.placements else self.placements,
         )
 
     def __or__(self, other: "Charge") -> "Charge":
@@ -56,7 +61,31 @@ def charge(allocation: Allocation, pod: Pod) -> dict[Card, Charge]:
     running = _together(c for c in allocation.containers if c.role is not Role.INIT)
     starting = {} if has_initialised(pod) else _largest_start(allocation.containers)
     cards = dict.fromkeys([*starting, *running])
-    return {card: starting.get(card, NOTHING) | running.get(card, NOTHING) for card in cards}
+    charges = {card: starting.get(card, NOTHING) | running.get(card, NOTHING) for card in cards}
+    for card, parts in _parts(allocation).items():
+        charges[card] = charges.get(card, NOTHING) + parts
+    return charges
+
+
+def _parts(allocation: Allocation) -> dict[Card, Charge]:
+    """Return the parts of each card that is cut: the node keeps each until the pod ends."""
+    grants = (grant for container in allocation.containers for grant in container.grants if grant.cuts)
+    total: dict[Card, Charge] = {}
+    for grant in grants:
+        card = grant.vendor, grant.uuid
+        total[card] = total.get(card, NOTHING) + Charge(placements=tuple(cut.placement for cut in grant.cuts))
+    return total
+
+
+def _ordered(placements: tuple[Placement, ...]) -> tuple[Placement, ...]:
+    return tuple(sorted(placements, key=lambda p: (p.start, p.size))) if placements else ()
+
+
+def _less(placements: tuple[Placement, ...], gone: tuple[Placement, ...]) -> tuple[Placement, ...]:
+    left = list(placements)
+    for placement in gone:
+        left.remove(placement)
+    return tuple(left)
 
 
 def has_initialised(pod: Pod) -> bool:

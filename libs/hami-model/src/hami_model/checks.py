@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, structs
 
+from hami_model.cutting import Parts, how_many, largest
 from hami_model.picking import Picker
 from hami_model.policies import MUTEX, PodPolicies
 from hami_model.quota import Room
@@ -62,6 +63,11 @@ class Ask(Struct, frozen=True, kw_only=True):
                 return rows.memory
             case _ as never:
                 assert_never(never)
+
+    def of_part(self, parts: Parts, memory: int) -> int:
+        """Return the MiB wanted of one part: who wants the whole card has enough of its largest part."""
+        is_whole = self.demand.memory in (Whole(), Percent(100))
+        return min(memory, largest(parts)) if is_whole else memory
 
     def total_cores(self, rows: Rows) -> Ints | int:
         """Return what the cards have; a soft split counts in percent, whatever unit the node lists (HAMi compat)."""
@@ -164,6 +170,29 @@ def computing_left(rows: Rows, ask: Ask) -> Mask | None:
     total = ask.total_cores(rows)
     fits: Mask = np.asarray(total == 0) | (rows.used_cores < total)
     return fits
+
+
+def part_free(rows: Rows, ask: Ask) -> Mask | None:
+    """A card that is cut into parts still has one that is large enough."""
+    if len(rows.cards.cuts) == 1:
+        return None
+    at = np.nonzero(rows.cut)
+    fits = np.ones(rows.shape, dtype=np.bool_)
+    fits[at] = number_of_parts(rows, ask, at) > 0
+    return fits
+
+
+def number_of_parts(rows: Rows, ask: Ask, at: tuple[Ints, ...]) -> Ints:
+    """Return how many parts some cards have for the demand: cards that are cut, by their places in the rows."""
+    memory = np.broadcast_to(ask.memory_on(rows), rows.shape)[at]
+    asked = np.stack([rows.cut[at], rows.taken[at], memory])
+    different, which = np.unique(asked, axis=1, return_inverse=True)
+    cuts = list(rows.cards.cuts)
+    numbers = [
+        how_many(parts := cuts[cut] or (), taken, ask.of_part(parts, mib)) for cut, taken, mib in different.T.tolist()
+    ]
+    found: Ints = np.array(numbers, dtype=np.int64)[which.ravel()]
+    return found
 
 
 WITHIN_QUOTA = Check(Reason.QUOTA_EXCEEDED, within_quota)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hami_model.cutting import Parts
 from hami_model.device import Device
 from hami_model.rows import Floats, Ints, Mask, Rows
 
@@ -18,8 +19,9 @@ NOBODY = 0
 
 _NUMBERS = (
     "node", "memory", "cores", "slots", "used_memory", "used_cores", "used_slots", "numa", "index", "model", "mode",
-    "group",
+    "group", "cut", "taken",
 )  # fmt: skip
+_KNOWN = ("spans", "devices", "ids", "links", "rows", "models", "modes", "cuts", "cut_nodes")
 _FLAGS = ("healthy", "cordoned", "soft_split")
 _FIRST_ROWS = 64
 _MOST_SCORE = 2**31
@@ -45,6 +47,10 @@ class Cards:
     """Position in ``modes``."""
     group: Ints
     """Which of its node's groups of well-connected cards it belongs to, or ``UNKNOWN_GROUP``."""
+    cut: Ints
+    """Position in ``cuts``; 0 = the card is not cut into parts."""
+    taken: Ints
+    """Which slices of a card that is cut into parts are taken: a mask."""
     healthy: Mask
     cordoned: Mask
     soft_split: Mask
@@ -63,6 +69,10 @@ class Cards:
         self.rows: dict[tuple[int, str], int] = {}
         self.models: dict[str, int] = {}
         self.modes: dict[str, int] = {}
+        self.cuts: dict[Parts | None, int] = {None: 0}
+        """Every different way in which cards are cut."""
+        self.cut_nodes: set[int] = set()
+        """Node ids that have a card that is cut into parts."""
         self.dead = 0
 
     def __len__(self) -> int:
@@ -71,7 +81,7 @@ class Cards:
     def copy(self) -> "Cards":
         """Return a copy that changes on its own."""
         twin = Cards.__new__(Cards)
-        for name in (*_NUMBERS, *_FLAGS, "spans", "devices", "ids", "links", "rows", "models", "modes"):
+        for name in (*_NUMBERS, *_FLAGS, *_KNOWN):
             setattr(twin, name, getattr(self, name).copy())
         twin.dead = self.dead
         return twin
@@ -122,10 +132,17 @@ class Cards:
         found: Floats = np.concatenate([self.links.get(node, none) for node in nodes.tolist()])
         return found.reshape(len(nodes), size, size)
 
-    def put(self, node: int, devices: Sequence[Device], groups: Sequence[Hashable]) -> None:
+    def put(
+        self,
+        node: int,
+        devices: Sequence[Device],
+        groups: Sequence[Hashable],
+        cuts: Sequence[Parts | None] = (),
+    ) -> None:
         """Replace a node's cards. Uses start at 0: the caller charges what it remembers.
 
-        ``groups``: for each card the name of its group, ``None`` where it is unknown.
+        ``groups``: for each card the name of its group, ``None`` where it is unknown. ``cuts``: for each card its
+        parts, ``None`` where it is not cut; empty = no card is.
         """
         if not self._listed(node, devices):
             self.remove(node)
@@ -134,6 +151,11 @@ class Cards:
         for row, (device, group) in enumerate(zip(devices, groups, strict=True), self.span(node)[0]):
             self._write(row, device)
             self.group[row] = numbers.setdefault(group, len(numbers))
+        for row, parts in enumerate(cuts, self.span(node)[0]):
+            self.cut[row] = self.cuts.setdefault(parts, len(self.cuts))
+        self.cut_nodes.discard(node)
+        if any(parts is not None for parts in cuts):
+            self.cut_nodes.add(node)
         self.links.pop(node, None)
         if any(device.links for device in devices):
             self.links[node] = _links(devices)
@@ -151,6 +173,7 @@ class Cards:
         for name in (*_NUMBERS, *_FLAGS):
             getattr(self, name)[start:stop] = 0
         self.spans[node] = 0
+        self.cut_nodes.discard(node)
         self.links.pop(node, None)
         self.dead += stop - start
         if self.dead > max(_FIRST_ROWS, len(self) // 2):
@@ -184,7 +207,7 @@ class Cards:
     def _write(self, row: int, device: Device) -> None:
         self.devices[row] = device
         self.memory[row], self.cores[row], self.slots[row] = device.memory, device.cores, device.slots
-        self.used_memory[row] = self.used_cores[row] = self.used_slots[row] = 0
+        self.used_memory[row] = self.used_cores[row] = self.used_slots[row] = self.taken[row] = self.cut[row] = 0
         self.numa[row], self.index[row] = device.numa, device.index
         self.model[row] = self.models.setdefault(device.model, len(self.models))
         self.mode[row] = self.modes.setdefault(device.mode, len(self.modes))

@@ -173,6 +173,10 @@ def _numa(seen: Seen, at: At) -> Numbers:
     return ((wanted, f"NUMA node {numa}") for numa in seen.rows.numa[at].tolist())
 
 
+def _part(seen: Seen, at: At) -> Numbers:
+    return ((f"a part of {mib} MiB", "no such part is free") for mib in seen.memory(at))
+
+
 _NUMBERS: dict[Reason, Callable[[Seen, At], Numbers]] = {
     Reason.UNHEALTHY: lambda seen, at: repeat(("a healthy card", "unhealthy, or nobody serves it")),
     Reason.CORDONED: lambda seen, at: repeat(("an open card", "cordoned")),
@@ -185,4 +189,5 @@ _NUMBERS: dict[Reason, Callable[[Seen, At], Numbers]] = {
     Reason.INSUFFICIENT_CORES: _cores,
     Reason.COMPUTE_EXHAUSTED: lambda seen, at: repeat(("some cores left", "all cores booked")),
     Reason.NUMA_MISMATCH: _numa,
+    Reason.MIG_INFEASIBLE: _part,
 }

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 
 from hami_model.allocation import Grant
-from hami_model.checks import FITS, Ask, Codes, first_refusals
+from hami_model.checks import FITS, Ask, Codes, first_refusals, number_of_parts
+from hami_model.cutting import Part, first_free, slices
 from hami_model.picking import Passed, Picker
 from hami_model.quota import Room
 from hami_model.reason import Reason
@@ -43,6 +44,9 @@ class Fit(Struct, frozen=True, kw_only=True):
     positions: Ints
     """[node, place]: the cards taken, in the order of taking, where the node fits; elsewhere anything."""
     order: Ints
+    """[node, place]: positions of the node's cards in walk order, some several times where cards are cut into parts."""
+    sorted: Ints
+    """[node, place]: the same, each card once."""
     codes: Codes
     """[place, node]: which of ``reasons`` refused the card at that place of the walk order, or ``FITS``."""
     short: Ints
@@ -51,6 +55,8 @@ class Fit(Struct, frozen=True, kw_only=True):
     """What stands for the node's cards in HAMi's text; None = all of them."""
     left: Ints | None = None
     """[2, node]: what of the quota was left at the end."""
+    taken: Ints | None = None
+    """[node, card]: the slices taken before, where some card of each node is cut into parts; else None."""
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -60,14 +66,14 @@ class Fit(Struct, frozen=True, kw_only=True):
     def texts(self, nodes: Ints) -> Iterator[tuple[str, Ints]]:
         """Yield HAMi's words with the positions in ``nodes`` whose nodes say them."""
         codes, reasons = self.codes[:, nodes], self.reasons
-        (cards, size), answers = codes.shape, len(reasons) + 1
+        size, answers = codes.shape[1], len(reasons) + 1
         # One count for each node and answer; the last column, reached by FITS = -1, is the cards that pass.
         counts = np.bincount((np.arange(size) * answers + codes % answers).ravel(), minlength=size * answers)
         tally = Tally(
-            wanted=self.ask.demand.count,
+            wanted=self.ask.demand.count if _needs_many(self.rows, self.ask) else 0,
             reasons=reasons,
             counts=counts.reshape(size, answers)[:, :FITS],
-            total=np.full(size, cards),
+            total=np.full(size, self.rows.shape[1]),
             short=self.short[nodes],
             over=self.over,
         )
@@ -77,24 +83,45 @@ class Fit(Struct, frozen=True, kw_only=True):
         """Return what one node gives, in the order of taking."""
         cards, rows = self.rows.cards, self.rows.numbers[node, self.positions[node]]
         memory = np.broadcast_to(self.ask.memory_on(self.rows), self.rows.shape)[node, self.positions[node]]
-        devices = ((cards.devices[row], mib) for row, mib in zip(rows.tolist(), memory.tolist(), strict=True))
+        parts = [part for _, part in self.parts(node)]
+        taken = zip(rows.tolist(), memory.tolist(), parts, strict=True)
+        devices = ((cards.devices[row], mib, part) for row, mib, part in taken)
         return tuple(
             Grant(
                 uuid=device.id,
                 vendor=self.ask.vendor.word,
-                memory=mib,
-                cores=self.ask.cores,
+                memory=mib if part is None else part.memory,
+                cores=self.ask.cores if part is None else part.cores,
                 index=device.index,
                 custom=device.custom,
+                cuts=() if part is None else (part.cut,),
             )
-            for device, mib in devices
+            for device, mib, part in devices
             if device is not None
         )
 
+    def parts(self, node: int) -> list[tuple[int, Part | None]]:
+        """Return, for each card that one node gives, its position and the part of it; None = it is not cut."""
+        given: list[int] = self.positions[node].tolist()
+        if self.taken is None:
+            return [(card, None) for card in given]
+        ways, cuts = list(self.rows.cards.cuts), self.rows.cut[node].tolist()
+        taken: list[int] = self.taken[node].tolist()
+        memory: list[int] = np.broadcast_to(self.ask.memory_on(self.rows), self.rows.shape)[node].tolist()
+        found: list[tuple[int, Part | None]] = []
+        for card in given:
+            parts = ways[cuts[card]]
+            part = None if parts is None else first_free(parts, taken[card], self.ask.of_part(parts, memory[card]))
+            if part is not None:
+                taken[card] |= slices([part.cut.placement])
+            found.append((card, part))
+        return found
+
     def card_codes(self) -> Codes:
         """Return ``codes`` as [node, card]."""
-        codes = np.empty_like(self.codes.T)
-        np.put_along_axis(codes, self.order, self.codes.T, axis=1)
+        codes: Codes = np.empty(self.rows.shape, dtype=self.codes.dtype)
+        # Backwards: of a card that was asked several times the first answer stays.
+        np.put_along_axis(codes, self.order[:, ::-1], self.codes.T[:, ::-1], axis=1)
         return codes
 
 
@@ -111,10 +138,10 @@ def fit(
 
     ``listed``: the order in which the nodes' cards stand before they are sorted; None = the nodes' own.
     """
-    if rows.shape[1] < ask.demand.count:
+    if rows.shape[1] < ask.demand.count and _needs_many(rows, ask):
         return _too_few(rows, ask)
     walk = _Walk(rows, ask, demands, purse, listed)
-    for place in range(rows.shape[1]):
+    for place in range(walk.length):
         walk.ask(place)
         if walk.is_done:
             break
@@ -131,9 +158,18 @@ class _Walk:
         keys = ask.policies.card_order(numa_bind=ask.constraints.numa_bind)
         self._order = walk_order(rows, card_scores(rows, demands, ask.policies), keys, listed=listed)
         nodes, cards = rows.shape
+        codes = first_refusals(rows, structs.replace(ask, room=Room()))
+        self._sorted = self._order
+        self._again: _Again | None = None
+        if (rows.cards.cuts.keys() - {None}) and rows.cut.any():
+            self._again = _Again(rows, ask, self._order, codes)
+            self._order = self._again.order
         self._where = np.ascontiguousarray((self._order + np.arange(nodes)[:, np.newaxis] * cards).T)
         self._reasons = _reasons(ask)
-        self._codes: Codes = self._in_order(first_refusals(rows, structs.replace(ask, room=Room())))
+        self._codes: Codes = self._in_order(codes)
+        if self._again is not None:
+            self._codes[self._again.ends] = self._reasons.index(Reason.MIG_INFEASIBLE)
+            self._codes[self._again.beyond] = FITS
         self._taken: Mask = np.zeros(self._codes.shape, dtype=np.bool_)
         self._together: Ints = np.zeros(nodes, dtype=np.int64)
         """How many of the cards that passed may be taken together."""
@@ -143,12 +179,19 @@ class _Walk:
             self._run = self._numa[0]
             skipped = [code for code, reason in enumerate(self._reasons) if reason in BEFORE_NUMA]
             self._counts_for_numa = ~np.isin(self._codes, skipped)
+            if self._again is not None:
+                self._counts_for_numa &= ~self._again.beyond
         if purse is not None:
             memory, cores = np.broadcast_to(ask.memory_on(rows), rows.shape), ask.cores
             self._price = np.stack(
                 [self._in_order(np.maximum(c - paid, 0)) for c, paid in zip((memory, cores), purse.paid, strict=True)]
             )
             self._left = purse.left.copy()
+
+    @property
+    def length(self) -> int:
+        """Return how many places the way has."""
+        return len(self._codes)
 
     @property
     def is_done(self) -> bool:
@@ -167,6 +210,8 @@ class _Walk:
             is_dear = (self._price[:, place] > self._left).any(axis=0)
             code[is_asked & is_dear] = self._ask.quota_at
         passes = (code == FITS) & is_open
+        if self._again is not None:
+            passes &= self._again.is_asked(place, self._codes)
         self._taken[place] = passes
         self._together += passes
         if self._purse is not None:
@@ -200,9 +245,11 @@ class _Walk:
             fits=fits,
             positions=np.take_along_axis(self._order, places[:, :count], axis=1),
             order=self._order,
+            sorted=self._sorted,
             codes=self._codes,
             short=short,
             over=over,
+            taken=None if self._again is None else self._rows.taken.copy(),
             left=None if self._purse is None else self._left,
         )
 
@@ -231,6 +278,47 @@ class _Walk:
         return np.take(column, self._where)
 
 
+class _Again:
+    """The way past cards that are cut into parts: each is asked again until it has no part left for the demand."""
+
+    def __init__(self, rows: Rows, ask: Ask, order: Ints, codes: Codes) -> None:
+        parts: Ints = np.zeros(rows.shape, dtype=np.int64)
+        at = np.nonzero((rows.cut > 0) & (codes == FITS))
+        parts[at] = number_of_parts(rows, ask, at)
+        visits = np.take_along_axis(parts, order, axis=1) + 1
+        ends = np.cumsum(visits, axis=1)
+        places = np.arange(int(ends[:, -1].max(initial=0)))
+        which = (places[np.newaxis, :, np.newaxis] >= ends[:, np.newaxis]).sum(axis=2)
+        beyond = which == order.shape[1]
+        which = np.minimum(which, order.shape[1] - 1)
+        self.order: Ints = np.take_along_axis(order, which, axis=1)
+        is_last = (np.take_along_axis(ends, which, axis=1) == places + 1) & ~beyond
+        self.ends: Mask = (is_last & (np.take_along_axis(parts, self.order, axis=1) > 0)).T
+        """[place, node]: where a card that has given all its parts is asked once more."""
+        self.beyond: Mask = beyond.T
+        """[place, node]: places after the last card."""
+        self._same: Mask = np.zeros(self.beyond.shape, dtype=np.bool_)
+        self._same[1:] = (which[:, 1:] == which[:, :-1]).T
+
+    def is_asked(self, place: int, codes: Codes) -> Mask:
+        """Say where the card at this place is asked at all: one that refused is not asked again."""
+        if place:
+            refused = self._same[place] & ((codes[place - 1] != FITS) | self.beyond[place - 1])
+            self.beyond[place] |= refused
+            codes[place][refused] = FITS
+        asked: Mask = ~self.beyond[place]
+        return asked
+
+
+def _needs_many(rows: Rows, ask: Ask) -> bool:
+    """Say whether as many cards are needed as are asked for: no card that the pod's modes allow is cut into parts."""
+    cards = rows.cards
+    if not cards.cut_nodes:
+        return True
+    modes = [at for mode, at in cards.modes.items() if ask.constraints.modes is None or mode in ask.constraints.modes]
+    return not bool(((rows.cut > 0) & np.isin(rows.mode, modes)).any())
+
+
 def _too_few(rows: Rows, ask: Ask) -> Fit:
     """Refuse on nodes that have fewer cards than are wanted; each card says what it answers by itself."""
     nodes, cards = rows.shape
@@ -241,6 +329,7 @@ def _too_few(rows: Rows, ask: Ask) -> Fit:
         fits=np.zeros(nodes, dtype=np.bool_),
         positions=np.zeros((nodes, 0), dtype=np.int64),
         order=np.broadcast_to(np.arange(cards), rows.shape),
+        sorted=np.broadcast_to(np.arange(cards), rows.shape),
         codes=codes,
         short=np.full(nodes, NOTHING),
     )

@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 from hami_model.catalog import Catalog
 from hami_model.charge import Card, Charge, Charges
 from hami_model.columns import NOBODY, Cards
+from hami_model.cutting import slices
 from hami_model.device import Device
 from hami_model.objects import Node
 from hami_model.rows import Ints
@@ -106,8 +107,10 @@ class Fleet:
         if not devices:
             self.drop(node, word)
             return
-        node_id, group = self._id(node), self.catalog.by_word(word).group
-        self.cards[word].put(node_id, devices, [group and group(device) for device in devices])
+        node_id, vendor = self._id(node), self.catalog.by_word(word)
+        groups = [vendor.group and vendor.group(device) for device in devices]
+        cuts = [vendor.parts and vendor.parts(device) for device in devices]
+        self.cards[word].put(node_id, devices, groups, cuts)
         self._refresh(node, word)
         self._add_up(node_id)
 
@@ -195,6 +198,7 @@ class Fleet:
             cards.cordoned[row] = device.id in marks.cordoned
             cards.soft_split[row] = marks.soft_split
             cards.used_slots[row], cards.used_cores[row], cards.used_memory[row] = used.slots, used.cores, used.memory
+            cards.taken[row] = slices(used.placements)
 
     def _count(self, node: str, card: Card, change: Charge, *, sign: int) -> None:
         word, uuid = card
@@ -205,6 +209,8 @@ class Fleet:
         cards.used_slots[row] += sign * change.slots
         cards.used_cores[row] += sign * change.cores
         cards.used_memory[row] += sign * change.memory
+        if change.placements:
+            cards.taken[row] = slices(self.use(node).get(card, Charge()).placements)
         self.used[node_id] += (sign * change.slots, sign * change.cores, sign * change.memory)
 
     def _add_up(self, node_id: int) -> None:

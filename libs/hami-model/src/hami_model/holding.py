@@ -11,13 +11,15 @@ from typing import assert_never
 from msgspec import Struct, structs
 
 from hami_model.allocation import Allocation, ContainerGrants, Grant
-from hami_model.annotations import NODE, decode_pod
+from hami_model.annotations import NODE, decode_pod, with_cuts
 from hami_model.catalog import Catalog
+from hami_model.cutting import EVERYWHERE
 from hami_model.demands import pod_demand
 from hami_model.device import Device
 from hami_model.errors import BadDemand, MalformedAllocation
 from hami_model.objects import ContainerStatus, Pod, PodRef
 from hami_model.request import ContainerDemand, Demand, Exactly, Percent, PodDemand, Whole, asks_for_devices, vendors_of
+from hami_model.vendor import Vendor
 
 Positions = tuple[tuple[Grant, ...], ...]
 """The grants of one vendor, by position of the container, init containers first."""
@@ -88,9 +90,11 @@ def _believed(pod: Pod, catalog: Catalog, demand: PodDemand, devices: Sequence[D
     positions: list[Positions] = []
     unread: set[str] = set()
     for word in vendors_of(demand):
-        claim = _Claim(word=word, key=catalog.by_word(word).keys.allocated, pod=PodRef.of(pod))
+        vendor = catalog.by_word(word)
+        claim = _Claim(word=word, key=vendor.keys.allocated, pod=PodRef.of(pod))
         try:
-            positions.append(_read(claim, pod, demand, devices, complaints))
+            read = with_cuts(vendor, pod, _read(claim, pod, demand, devices, complaints))
+            positions.append(_accounted(claim, vendor, read, devices, complaints))
         except MalformedAllocation as error:
             complaints.append(
                 f"{claim} cannot be believed: {error}; each {word} card of {pod.spec.node_name} is held until it ends"
@@ -151,6 +155,25 @@ def _read(claim: _Claim, pod: Pod, demand: PodDemand, devices: Sequence[Device],
     return tuple(believed)
 
 
+def _accounted(
+    claim: _Claim, vendor: Vendor, read: Positions, devices: Sequence[Device], complaints: list[str]
+) -> Positions:
+    """Hold the whole of each card that is cut into parts, and of which the pod does not say its part."""
+    if vendor.parts is None:
+        return read
+    cut = {d.id for d in devices if d.vendor == vendor.word and vendor.parts(d) is not None}
+
+    def checked(grant: Grant) -> Grant:
+        if grant.cuts and grant.uuid in {d.id for d in devices} - cut:
+            complaints.append(f"{vendor.keys.parts} of pod {claim.pod} names {grant.uuid}, which is not cut into parts")
+        if grant.cuts or grant.uuid not in cut:
+            return grant
+        complaints.append(f"{claim} gives {grant.uuid}, and {vendor.keys.parts} does not say which part: all is held")
+        return structs.replace(grant, cuts=(EVERYWHERE,))
+
+    return tuple(tuple(checked(grant) for grant in grants) for grants in read)
+
+
 def _within(claim: _Claim, grant: Grant, ask: Demand, card: Device | None, complaints: list[str]) -> Grant:
     """Return the grant, cut to what was asked for."""
     memory, cores = _most(ask, card, grant)
@@ -190,4 +213,5 @@ def _missing(had: ContainerGrants, demands: Sequence[Demand], devices: Sequence[
             if card.vendor == ask.vendor and (card.vendor, card.id) not in named:
                 bare = Grant(uuid=card.id, vendor=card.vendor, memory=card.memory, cores=card.cores)
                 memory, cores = _most(ask, card, bare)
-                yield structs.replace(bare, memory=memory, cores=cores)
+                cuts = (EVERYWHERE,) if card.mig_profiles else ()
+                yield structs.replace(bare, memory=memory, cores=cores, cuts=cuts)

@@ -117,6 +117,18 @@ class Rows:
         return found
 
     @property
+    def cut(self) -> Ints:
+        """How each card is cut into parts; 0 = it is not."""
+        found: Ints = self._column("cut")
+        return found
+
+    @property
+    def taken(self) -> Ints:
+        """Which slices of a card that is cut into parts are taken, as masks."""
+        found: Ints = self._column("taken")
+        return found
+
+    @property
     def free_memory(self) -> Ints:
         """MiB not booked; 0 where more is booked than the card has (now)."""
         free: Ints = np.maximum(self.memory - self.used_memory, 0)

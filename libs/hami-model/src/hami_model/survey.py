@@ -5,7 +5,7 @@ One rule: a node that the survey rules out would be ruled out by the walk too, w
 """
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hami_model.checks import FITS, NODE_WIDE, Ask, first_refusals
 from hami_model.columns import NOBODY
@@ -24,16 +24,21 @@ class Survey(Struct, frozen=True):
     ask: Ask
     passing: Ints
     tally: Tally
+    is_cut: Mask | None = None
+    """Which nodes have cards that give several parts each: only the walk counts those."""
 
     @property
     def may_fit(self) -> Mask:
         """Say which nodes have enough cards that pass."""
-        return self.passing >= self.ask.demand.count
+        enough = self.passing >= self.ask.demand.count
+        return enough if self.is_cut is None else enough | (self.is_cut & (self.passing > 0))
 
     @property
     def is_final(self) -> Mask:
         """Say which nodes' refusals are known in HAMi's words without a walk."""
         ask, tally = self.ask, self.tally
+        if self.is_cut is not None:
+            return structs.replace(self, is_cut=None).is_final & ~self.is_cut
         too_few = tally.total < ask.demand.count
         closed = tally.counts[:, [reason in NODE_WIDE for reason in tally.reasons]].any(axis=1)
         if ask.picker is not None:
@@ -66,4 +71,8 @@ def survey(rows: Rows, ask: Ask, capacity: int) -> Survey:
         total=table.sum(axis=1),
         short=np.where(passing > 0, passing, NOTHING),
     )
-    return Survey(ask, passing, tally)
+    is_cut = None
+    if rows.cards.cut_nodes:
+        is_cut = np.zeros(capacity, dtype=np.bool_)
+        is_cut[list(rows.cards.cut_nodes)] = True
+    return Survey(ask, passing, tally, is_cut)

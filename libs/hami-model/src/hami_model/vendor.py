@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from hami_model.allocation import Allocation
+from hami_model.allocation import Allocation, Cut
+from hami_model.cutting import Parts
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
 from hami_model.picking import Given, Picker
@@ -51,6 +52,8 @@ class AnnotationKeys(Struct, frozen=True, kw_only=True):
     links: str = ""
     to_allocate: str = ""
     allocated: str = ""
+    parts: str = ""
+    """On the pod: which parts it has of cards that are cut into parts."""
     cordon: str = ""
     """On the node: uuids that take no new pods."""
 
@@ -147,6 +150,10 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """Say whether the vendor's own plugin has marked the pod as served."""
     group: Callable[[Device], Hashable] | None = None
     """Return the name of the group of well-connected cards that a card belongs to on its node; None = unknown."""
+    parts: Callable[[Device], Parts | None] | None = None
+    """Return every part that a card can be cut into; None = the card is shared, not cut."""
+    cuts: Callable[["Vendor", Pod], tuple[tuple[str, Cut], ...]] | None = None
+    """Return the parts that a pod's annotations reserve, each with its card; raise ``MalformedAllocation``."""
     soft_split: Callable[["Vendor", Node], bool] | None = None
     """Say whether a node takes pods that split cards in software; None = the vendor makes no such difference."""
     checks: tuple["Check", ...] | None = None

@@ -12,6 +12,7 @@ from msgspec import Struct
 from hami_model.alike import alike
 from hami_model.allocation import ContainerGrants
 from hami_model.checks import Ask
+from hami_model.cutting import slices
 from hami_model.fit import Fit, Purse, fit
 from hami_model.fleet import Fleet
 from hami_model.picking import Given
@@ -85,9 +86,15 @@ class Walked(Struct, frozen=True):
 
 
 def walk(fleet: Fleet, nodes: Ints, steps: Sequence[Step]) -> Iterator[Walked]:
-    """Place a pod on each node by itself, container after container; nodes with equally many cards go together."""
+    """Place a pod on each node by itself, container after container; nodes with equally many cards go together.
+
+    Nodes that have cards cut into parts go with their like: one such card may be taken several times.
+    """
     words = dict.fromkeys(ask.vendor.word for step in steps for ask in step.asks)
-    for at in alike([fleet.cards[word].sizes(nodes) for word in words] or [np.zeros(len(nodes), dtype=np.int64)]):
+    columns = [fleet.cards[word].sizes(nodes) for word in words] or [np.zeros(len(nodes), dtype=np.int64)]
+    cut_nodes = [fleet.cards[word].cut_nodes for word in words if fleet.cards[word].cut_nodes]
+    columns += [np.isin(nodes, list(known)).astype(np.int64) for known in cut_nodes]
+    for at in alike(columns):
         yield _walk(fleet, nodes[at], at, steps)
 
 
@@ -138,15 +145,29 @@ class _Bench:
         taken: Ints = np.zeros(self._rows.shape, dtype=np.int64)
         taken[nodes[:, np.newaxis], answer.positions[nodes]] = 1
         memory, cores = taken * answer.ask.memory_on(self._rows), taken * answer.ask.cores
+        if answer.taken is not None:
+            self._cut(answer, nodes, taken, memory, cores)
         if self._is_limited:
             together = self._running + np.stack([memory, cores])
             self._paid = np.maximum(self._paid, together)
             self._running = self._running if role is Role.INIT else together
         if role is not Role.INIT:
-            self._listed = answer.order[:, ::-1]
+            self._listed = answer.sorted[:, ::-1]
             self._rows.used_slots += taken
             self._rows.used_memory += memory
             self._rows.used_cores += cores
+
+    def _cut(self, answer: Fit, nodes: Ints, taken: Ints, memory: Ints, cores: Ints) -> None:
+        """Count the parts of cards that are cut, each with its own size. A part is held until the pod ends."""
+        for node in nodes.tolist():
+            given = [(card, part) for card, part in answer.parts(node) if part is not None]
+            for card, _ in given:
+                taken[node, card] = memory[node, card] = cores[node, card] = 0
+            for card, part in given:
+                taken[node, card] += 1
+                memory[node, card] += part.memory
+                cores[node, card] += part.cores
+                self._rows.taken[node, card] |= slices([part.cut.placement])
 
     def _purse(self) -> Purse:
         """Return the quota's room after what the pod has; a smaller share of a card that it has paid for is free."""

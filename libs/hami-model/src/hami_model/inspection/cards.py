@@ -4,6 +4,7 @@ One rule: use is the sum over all bound pods that are not over; being deleted, l
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
 
 from hami_model.inspection import rules
 from hami_model.inspection.findings import Finding
@@ -16,17 +17,32 @@ NAMED = 10
 """Pods of one card that a sentence names."""
 
 Shares = list[tuple[Holder, Use]]
+Parts = list[tuple[Holder, range]]
 
 
 def card_findings(cards: Mapping[CardPlace, Card], holders: Iterable[Holder]) -> Iterator[Finding]:
     """Yield what is wrong with any card that any pod holds."""
     shares: dict[CardPlace, Shares] = {}
+    parts: dict[CardPlace, Parts] = {}
     for holder in holders:
         for (word, uuid), use in holder.uses.items():
             shares.setdefault((holder.node, word, uuid), []).append((holder, use))
+        for (word, uuid), held in holder.parts.items():
+            parts.setdefault((holder.node, word, uuid), []).extend((holder, part) for part in held)
     for place, on_it in shares.items():
         card = cards.get(place)
         yield from _unknown(place, on_it) if card is None else _crowded(place, card, on_it)
+    for place, of_card in parts.items():
+        yield from _overlapping(place, of_card)
+
+
+def _overlapping(place: CardPlace, parts: Parts) -> Iterator[Finding]:
+    node, word, card = place
+    for (one, part), (other, its) in combinations(parts, 2):
+        shared = range(max(part.start, its.start), min(part.stop, its.stop))
+        if shared:
+            says = f"{word} card {card} of node {node}: slices {shared.start} to {shared.stop - 1} are in parts of "
+            yield rules.PARTS_OVERLAP.broken(f"{says}{one.name} and of {other.name}", node=node, card=card)
 
 
 def _unknown(place: CardPlace, shares: Shares) -> Iterator[Finding]:
@@ -38,6 +54,7 @@ def _unknown(place: CardPlace, shares: Shares) -> Iterator[Finding]:
 
 def _crowded(place: CardPlace, card: Card, shares: Shares) -> Iterator[Finding]:
     node, word, _ = place
+    is_cut = any((word, card.id) in holder.parts for holder, _ in shares)
     cores = WHOLE if any(word in holder.soft for holder, _ in shares) else card.cores
     amounts = (
         (rules.OVER_MEMORY, "MiB", card.memory, [use.memory for _, use in shares]),
@@ -46,7 +63,7 @@ def _crowded(place: CardPlace, card: Card, shares: Shares) -> Iterator[Finding]:
     )
     for rule, unit, had, parts in amounts:
         used = sum(parts)
-        if used > had:
+        if used > had and not (is_cut and rule is rules.OVER_CORES):  # cores of parts are rounded up
             who = _named(f"{holder.name} {part}" for (holder, _), part in zip(shares, parts, strict=True) if part)
             says = f"{word} card {card.id} of node {node} has {had} {unit} and gave {used}: {who}"
             yield rule.broken(says, node=node, card=card.id, amount=(had, used))

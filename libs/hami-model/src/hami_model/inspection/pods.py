@@ -32,6 +32,8 @@ class Holder(Struct, frozen=True, kw_only=True):
 
     pod: Pod
     uses: Mapping[CardKey, Use]
+    parts: Mapping[CardKey, list[range]]
+    """Which slices it holds of cards that are cut into parts."""
     soft: Collection[str]
     """The vendors whose cards it takes split in software, so that cores count in percent whatever the node lists."""
 
@@ -122,6 +124,7 @@ def _held(pod: Pod, asked: list[Vendor]) -> tuple[list[Finding], Holder | None]:
         return [rules.ELSEWHERE.broken(says, node=node, pod=name)], None
     findings: list[Finding] = []
     uses: dict[CardKey, Use] = {}
+    parts: dict[CardKey, list[range]] = {}
     for vendor in asked:
         key = vendor.keys.allocated
         if not pod.annotations.get(key, "").strip("; :"):
@@ -130,11 +133,13 @@ def _held(pod: Pod, asked: list[Vendor]) -> tuple[list[Finding], Holder | None]:
             continue
         try:
             uses |= use(pod, reading.given(vendor, pod))
+            key = vendor.keys.parts
+            parts |= {(vendor.word, card): held for card, held in reading.parts(vendor, pod).items()}
         except reading.Unreadable as error:
             says = f"annotation {key} of pod {name} on node {node} cannot be read: {error}"
             findings.append(rules.UNREADABLE.broken(says, node=node, pod=name))
     soft = {vendor.word for vendor in asked if vendor.constraints(vendor, pod).soft_split}
-    return findings, Holder(pod=pod, uses=uses, soft=soft)
+    return findings, Holder(pod=pod, uses=uses, parts=parts, soft=soft)
 
 
 def _not_asked(pod: Pod, catalog: Catalog, asked: list[Vendor]) -> Iterator[Finding]:

@@ -100,6 +100,19 @@ def given(vendor: Vendor, pod: Pod) -> Given:
     return tuple(next(rest) if count else () for count in asking)
 
 
+def parts(vendor: Vendor, pod: Pod) -> dict[str, list[range]]:
+    """Return which slices of each card the pod's annotation reserves, one range for each part."""
+    text = pod.annotations.get(vendor.keys.parts) if vendor.keys.parts else None
+    found: dict[str, list[range]] = {}
+    try:
+        for entry in msgspec.json.decode(text) if text else ():
+            start, size = int(entry["placement"]["start"]), int(entry["placement"]["size"])
+            found.setdefault(entry["gpuUUID"], []).append(range(start, start + size))
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
+        raise Unreadable(f"it is no list of parts ({error!r})") from error
+    return found
+
+
 def _shares(vendor: Vendor, group: str) -> tuple[Share, ...]:
     return tuple(_share(vendor, segment) for segment in group.split(":") if "," in segment)
 

@@ -32,6 +32,12 @@ NOT_ALONE = Rule(
     way_out=_FREE,
     means="a pod that was given a whole card (100 % of its cores) shares it",
 )
+PARTS_OVERLAP = Rule(
+    name="parts-overlap",
+    severity=Severity.ERROR,
+    way_out=_FREE,
+    means="two containers were given parts of a card that share memory slices",
+)
 CARD_UNKNOWN = Rule(
     name="card-unknown",
     severity=Severity.ERROR,
@@ -144,8 +150,8 @@ OBJECT_UNREADABLE = Rule(
 )
 
 RULES = (
-    OVER_MEMORY, OVER_CORES, OVER_SLOTS, NOT_ALONE, CARD_UNKNOWN, ELSEWHERE, UNACCOUNTED, UNREADABLE, NOT_ASKED,
-    UNCONFIRMED, BIND_FAILED, UNTRIED, OTHER_SCHEDULER, NODE_GONE, LOCK_LEFT, LOCK_OLD, LOCK_UNREADABLE,
+    OVER_MEMORY, OVER_CORES, OVER_SLOTS, NOT_ALONE, PARTS_OVERLAP, CARD_UNKNOWN, ELSEWHERE, UNACCOUNTED, UNREADABLE,
+    NOT_ASKED, UNCONFIRMED, BIND_FAILED, UNTRIED, OTHER_SCHEDULER, NODE_GONE, LOCK_LEFT, LOCK_OLD, LOCK_UNREADABLE,
     REGISTER_UNREADABLE, CARD_TWICE, PLUGIN_GONE, AHEAD_OF_TIME, OBJECT_UNREADABLE,
 )  # fmt: skip
 """In the order in which the reference lists them."""

@@ -1,16 +1,14 @@
 """NVIDIA GPUs, shared by HAMi-core's limits in the container or cut with MIG."""
 
 from hami_model import selectors
-from hami_model.allocation import Allocation
 from hami_model.config import Nvidia
 from hami_model.keys import is_served
 from hami_model.objects import Pod
 from hami_model.vendor import MUTEX_LOCK, AnnotationKeys, Constraints, ResourceNames, Selectors, Vendor
-from hami_model.vendors.nvidia import topology
+from hami_model.vendors.nvidia import partitions, topology
 from hami_model.vendors.nvidia.admission import admit
 from hami_model.vendors.nvidia.demand import demand
 from hami_model.vendors.nvidia.discovery import discover
-from hami_model.vendors.nvidia.partitions import WITH_PARTITIONS
 
 WORD = "NVIDIA"
 MODE = "nvidia.com/vgpu-mode"
@@ -35,6 +33,7 @@ def vendor(config: Nvidia) -> Vendor:
             links="hami.io/node-nvidia-score",
             to_allocate="hami.io/vgpu-devices-to-allocate",
             allocated="hami.io/vgpu-devices-allocated",
+            parts=partitions.KEY,
             cordon="hami.io/device-cordon",
         ),
         selectors=Selectors(
@@ -50,9 +49,11 @@ def vendor(config: Nvidia) -> Vendor:
         admit=admit,
         discover=discover,
         constraints=_constraints,
-        annotations=_no_extras,
+        annotations=partitions.written,
         confirmed=is_served,
-        checks=WITH_PARTITIONS,
+        parts=partitions.parts,
+        cuts=partitions.reserved,
+        checks=partitions.WITH_PARTITIONS,
         choose=topology.choose,
     )
 
@@ -67,7 +68,3 @@ def _constraints(vendor: Vendor, pod: Pod) -> Constraints:
         modes=pod.annotations.get(MODE),
         numa_bind=pod.annotations.get(NUMA_BIND) in selectors.TRUE_WORDS,
     )
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}
