@@ -332,3 +332,79 @@ def test_no_sequence_of_pods_overlaps_and_what_is_freed_is_given_again(wishes: l
         books.end(built)
     assert {} == books.fleet.uses
     assert [("GPU-1", "7g.40gb", 0), ("GPU-0", "7g.40gb", 0)] == books.run(asking("last", 20000, count=2))
+
+
+CARDS = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 1), st.lists(st.sampled_from(range(4)), unique=True)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(CARDS, st.integers(1, 6), st.sampled_from([4000, 8000, 15000, 30000]), st.booleans(), st.integers(0, 60000))
+def test_cards_are_asked_as_plain_loops_do(
+    kinds: list[tuple[bool, int, list[int]]], count: int, mib: int, binds: bool, room: int
+) -> None:
+    """Idle cards of both kinds, with and without numa-bind, under a quota."""
+    cards = [
+        structs.replace(
+            a_cut_card(f"GPU-{at}", at), numa=numa, mig_profiles=tuple(A100[each] for each in sorted(sizes))
+        )
+        if is_cut
+        else a_card(f"GPU-{at}", index=at, numa=numa, memory=24564, model="NVIDIA A40", mode="hami-core")
+        for at, (is_cut, numa, sizes) in enumerate(kinds)
+    ]
+    pod = asking("a", mib, count).annotated({"nvidia.com/numa-bind": "true"} if binds else {})
+    answer = Books(*cards).ask(pod, room=Room(memory=room))
+    expected = plainly(cards, count, mib, binds=binds, room=room)
+
+    if isinstance(answer, Unfit):
+        assert expected == next(iter(answer.reasons))
+    else:
+        assert expected == [(g.uuid, [c.placement for c in g.cuts]) for c in answer.containers for g in c.grants]
+
+
+def plainly(
+    cards: list[Device], count: int, mib: int, *, binds: bool, room: int
+) -> str | list[tuple[str, list[Placement]]]:
+    """Ask card by card, each that is cut until it has no part left."""
+    if count > len(cards) and not any(card.mode == "mig" for card in cards):
+        return "NodeInsufficientDevice"
+    chosen: list[tuple[str, list[Placement]]] = []
+    why: dict[str, int] = {}
+    run: int | None = None
+    for card in sorted(cards, key=lambda c: (-c.numa, -c.index)):
+        if binds and card.numa != run:
+            if chosen:
+                why["NumaNotFit"] = why.get("NumaNotFit", 0) + len(chosen)
+            chosen, run = [], card.numa
+        taken: list[Placement] = []
+        while True:
+            reason, part = one_answer(card, mib, taken, left=room - mib * len(chosen))
+            if reason:
+                why[reason] = why.get(reason, 0) + 1
+                break
+            chosen.append((card.id, part))
+            taken += part
+            if len(chosen) == count:
+                return chosen
+            if card.mode != "mig":
+                break
+    if chosen:
+        why["AllocatedCardsInsufficientRequest"] = len(chosen)
+    return ", ".join(sorted(f"{number}/{len(cards)} {reason}" for reason, number in why.items()))
+
+
+def one_answer(card: Device, mib: int, taken: list[Placement], *, left: int) -> tuple[str, list[Placement]]:
+    if mib > left:
+        return "ResourceQuotaNotFit", []
+    if mib > card.memory:
+        return "CardInsufficientMemory", []
+    if card.mode != "mig":
+        return "", []
+    for profile in sorted(card.mig_profiles, key=lambda p: p.memory):
+        places = sorted(profile.placements, key=lambda p: p.start, reverse=profile.name[:3] in ("1g.", "3g."))
+        for place_ in places if profile.memory >= mib else ():
+            if not any(p.start < place_.start + place_.size and place_.start < p.start + p.size for p in taken):
+                return "", [place_]
+    return "CardMigTopologyInfeasible", []

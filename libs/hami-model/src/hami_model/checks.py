@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, structs
 
+from hami_model.alike import alike
 from hami_model.cutting import Parts, how_many, largest
 from hami_model.picking import Picker
 from hami_model.policies import MUTEX, PodPolicies
@@ -185,13 +186,12 @@ def part_free(rows: Rows, ask: Ask) -> Mask | None:
 def number_of_parts(rows: Rows, ask: Ask, at: tuple[Ints, ...]) -> Ints:
     """Return how many parts some cards have for the demand: cards that are cut, by their places in the rows."""
     memory = np.broadcast_to(ask.memory_on(rows), rows.shape)[at]
-    asked = np.stack([rows.cut[at], rows.taken[at], memory])
-    different, which = np.unique(asked, axis=1, return_inverse=True)
-    cuts = list(rows.cards.cuts)
-    numbers = [
-        how_many(parts := cuts[cut] or (), taken, ask.of_part(parts, mib)) for cut, taken, mib in different.T.tolist()
-    ]
-    found: Ints = np.array(numbers, dtype=np.int64)[which.ravel()]
+    columns, cuts = (rows.cut[at], rows.taken[at], memory), list(rows.cards.cuts)
+    found: Ints = np.zeros(len(memory), dtype=np.int64)
+    for members in alike(columns) if len(memory) else ():
+        cut, taken, mib = (int(column[members[0]]) for column in columns)
+        parts = cuts[cut] or ()
+        found[members] = how_many(parts, taken, ask.of_part(parts, mib))
     return found
 
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from hami_model.allocation import Cut
 from hami_model.device import Placement
 
-SLICES = 62
+SLICES = 32
 """So many slices a card may have here; real ones have 8."""
 
 EVERYWHERE = Cut(profile="", placement=Placement(start=0, size=SLICES))

@@ -305,7 +305,7 @@ class _Again:
         if place:
             refused = self._same[place] & ((codes[place - 1] != FITS) | self.beyond[place - 1])
             self.beyond[place] |= refused
-            codes[place][refused] = FITS
+        codes[place][self.beyond[place]] = FITS  # nobody is there to refuse
         asked: Mask = ~self.beyond[place]
         return asked
 
