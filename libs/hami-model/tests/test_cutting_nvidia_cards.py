@@ -246,6 +246,30 @@ def test_a_running_pod_that_says_nothing_at_all_holds_every_card() -> None:
     assert isinstance(again.ask(asking("b", 100)), Unfit)
 
 
+def test_a_pod_on_a_shared_card_may_write_what_it_likes() -> None:
+    """Nobody makes instances for it, so nobody else is kept off."""
+    books = Books(a_cut_card(), a_shared_card())
+    books.run(asking("a", 4000).annotated({MODE: "hami-core"}))
+    (pod,) = books.pods.values()
+    again, heard = books.restarted(annotated(pod, {PARTS: "nonsense"}))
+
+    assert [] == heard
+    assert books.fleet.uses == again.fleet.uses
+
+
+def test_a_card_that_comes_back_has_its_places_taken() -> None:
+    """Also where the process started while it was away; and all of it, where no place was said."""
+    books = Books()
+    books.run(asking("a", 4000))
+    (pod,) = books.pods.values()
+    for said, then in ((pod, [("GPU-0", "1g.5gb", 5)]), (annotated(pod, {PARTS: ""}), "1/1 CardMigTopologyInfeasible")):
+        away = Books(a_shared_card())
+        rebuild(away.ledger, [said], CATALOG, away.fleet.devices)
+        away.fleet.set_devices("node-1", "NVIDIA", [a_cut_card()])
+
+        assert then == away.run(asking("b", 4000))
+
+
 def test_places_beyond_what_was_granted_are_taken_too() -> None:
     """Somebody reserved them."""
     books = Books()

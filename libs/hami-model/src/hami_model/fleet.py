@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from hami_model.catalog import Catalog
 from hami_model.charge import Card, Charge, Charges
 from hami_model.columns import NOBODY, Cards
-from hami_model.cutting import slices
+from hami_model.cutting import EVERYWHERE, slices
 from hami_model.device import Device
 from hami_model.objects import Node
 from hami_model.rows import Ints
@@ -198,7 +198,7 @@ class Fleet:
             cards.cordoned[row] = device.id in marks.cordoned
             cards.soft_split[row] = marks.soft_split
             cards.used_slots[row], cards.used_cores[row], cards.used_memory[row] = used.slots, used.cores, used.memory
-            cards.taken[row] = slices(used.placements)
+            cards.taken[row] = _taken(used)
 
     def _count(self, node: str, card: Card, change: Charge, *, sign: int) -> None:
         word, uuid = card
@@ -209,8 +209,8 @@ class Fleet:
         cards.used_slots[row] += sign * change.slots
         cards.used_cores[row] += sign * change.cores
         cards.used_memory[row] += sign * change.memory
-        if change.placements:
-            cards.taken[row] = slices(self.use(node).get(card, Charge()).placements)
+        if cards.cut[row]:
+            cards.taken[row] = _taken(self.use(node).get(card, Charge()))
         self.used[node_id] += (sign * change.slots, sign * change.cores, sign * change.memory)
 
     def _add_up(self, node_id: int) -> None:
@@ -239,6 +239,11 @@ class Fleet:
         del self.ids[node]
         self._names[node_id] = ""
         self._free_ids.append(node_id)
+
+
+def _taken(used: Charge) -> int:
+    """Return the slices of a card that is cut into parts: all of them, where somebody is on it and no part is known."""
+    return slices([EVERYWHERE.placement] if used.slots and not used.placements else used.placements)
 
 
 def _exceeds(booked: Charge, listed: Charge) -> bool:

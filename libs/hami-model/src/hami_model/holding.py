@@ -93,8 +93,8 @@ def _believed(pod: Pod, catalog: Catalog, demand: PodDemand, devices: Sequence[D
         vendor = catalog.by_word(word)
         claim = _Claim(word=word, key=vendor.keys.allocated, pod=PodRef.of(pod))
         try:
-            read = with_cuts(vendor, pod, _read(claim, pod, demand, devices, complaints))
-            positions.append(_accounted(claim, vendor, read, devices, complaints))
+            read = _read(claim, pod, demand, devices, complaints)
+            positions.append(_with_cuts(claim, vendor, pod, read, devices, complaints))
         except MalformedAllocation as error:
             complaints.append(
                 f"{claim} cannot be believed: {error}; each {word} card of {pod.spec.node_name} is held until it ends"
@@ -155,23 +155,27 @@ def _read(claim: _Claim, pod: Pod, demand: PodDemand, devices: Sequence[Device],
     return tuple(believed)
 
 
-def _accounted(
-    claim: _Claim, vendor: Vendor, read: Positions, devices: Sequence[Device], complaints: list[str]
+def _with_cuts(
+    claim: _Claim, vendor: Vendor, pod: Pod, read: Positions, devices: Sequence[Device], complaints: list[str]
 ) -> Positions:
-    """Hold the whole of each card that is cut into parts, and of which the pod does not say its part."""
+    """Add the parts of cards that are cut; of one whose part the pod does not say it holds all.
+
+    A pod that holds none of those may write into that annotation what it likes; of a card that is not there nobody
+    knows whether it is cut.
+    """
     if vendor.parts is None:
         return read
-    cut = {d.id for d in devices if d.vendor == vendor.word and vendor.parts(d) is not None}
+    cards = {d.id: vendor.parts(d) is not None for d in devices if d.vendor == vendor.word}
+    if not any(cards.get(grant.uuid, True) for grants in read for grant in grants):
+        return read
 
-    def checked(grant: Grant) -> Grant:
-        if grant.cuts and grant.uuid in {d.id for d in devices} - cut:
-            complaints.append(f"{vendor.keys.parts} of pod {claim.pod} names {grant.uuid}, which is not cut into parts")
-        if grant.cuts or grant.uuid not in cut:
+    def accounted(grant: Grant) -> Grant:
+        if grant.cuts or not cards.get(grant.uuid):
             return grant
         complaints.append(f"{claim} gives {grant.uuid}, and {vendor.keys.parts} does not say which part: all is held")
         return structs.replace(grant, cuts=(EVERYWHERE,))
 
-    return tuple(tuple(checked(grant) for grant in grants) for grants in read)
+    return tuple(tuple(accounted(grant) for grant in grants) for grants in with_cuts(vendor, pod, read))
 
 
 def _within(claim: _Claim, grant: Grant, ask: Demand, card: Device | None, complaints: list[str]) -> Grant:
