@@ -161,7 +161,7 @@ class _Walk:
         codes = first_refusals(rows, structs.replace(ask, room=Room()))
         self._sorted = self._order
         self._again: _Again | None = None
-        if (rows.cards.cuts.keys() - {None}) and rows.cut.any():
+        if rows.cards.cut_nodes and rows.cut.any():
             self._again = _Again(rows, ask, self._order, codes)
             self._order = self._again.order
         self._where = np.ascontiguousarray((self._order + np.arange(nodes)[:, np.newaxis] * cards).T)
