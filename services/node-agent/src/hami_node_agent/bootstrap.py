@@ -25,6 +25,7 @@ from hami_node_agent import metrics
 from hami_node_agent.agent import Agent, Places
 from hami_node_agent.desk import Resource
 from hami_node_agent.inventory import Inventory
+from hami_node_agent.library import Library
 from hami_node_agent.limits import HamiCore, Limiter, hami_core, make_lock_dir
 from hami_node_agent.node_config import NodeConfig
 from hami_node_agent.pods import NodePods
@@ -148,11 +149,19 @@ async def look(settings: Settings, config: NodeConfig) -> Inventory:
     except ValueError as e:
         raise SettingsError("HAMI_NODE_CONFIG", str(e)) from e
     try:
-        inventory = Inventory(probe_of(settings, config, SystemClock()))
+        library = Library(settings.hook_path / "vgpu", settings.library_dir)
+        # cards that a file describes are limited by nobody, unless somebody says with what
+        is_limited = settings.library_dir is not None or not settings.probes.startswith("sim:")
+        complaint = library.complaint if is_limited else _nothing
+        inventory = Inventory(probe_of(settings, config, SystemClock()), complaint=complaint)
         await inventory.look()
     except ValueError as e:
         raise SettingsError("HAMI_PROBES", str(e)) from e
     return inventory
+
+
+def _nothing() -> str:
+    return ""
 
 
 def limiters(settings: Settings, config: DeviceConfig, node_config: NodeConfig) -> dict[str, Limiter]:

@@ -3,7 +3,6 @@
 One rule: names, values and order are the contract with HAMi-core (``libvgpu.so`` and its monitor), not ours to choose.
 """
 
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 from hami_model.allocation import Grant
 from hami_model.objects import Container, EnvVar
 from msgspec import Struct, field
+
+from hami_node_agent.library import newest
 
 TRUE_WORDS = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 LOCK_DIR = "/tmp/vgpulock"  # noqa: S108  HAMi compat: the path libvgpu.so opens
@@ -93,7 +94,7 @@ def mounts(settings: HamiCore, receiver: Receiver, folder: Path) -> tuple[Mount,
     """Return the mounts that put HAMi-core into the container, in HAMi's order."""
     home = settings.home
     found = [
-        Mount(f"{home}/libvgpu.so", str(_library(home)), read_only=True),
+        Mount(f"{home}/libvgpu.so", str(newest(home)), read_only=True),
         Mount(str(home), str(folder)),
         Mount(LOCK_DIR, str(settings.lock_dir)),
     ]
@@ -123,21 +124,6 @@ def make_lock_dir(folder: Path) -> None:
     """Make the folder that all containers of the node share, writable for every user."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(CONTAINER_MODE)
-
-
-def _library(home: Path) -> Path:
-    """Return the library on the host: the newest with a version in its name, where the installer left one."""
-    return max(home.glob("libvgpu.so.*"), key=_age, default=home / "libvgpu.so")
-
-
-def _age(library: Path) -> tuple[list[int], bool, list[int]]:
-    """Order libraries by version as numbers, 2.10 above 2.9; a release stands above its candidates."""
-    release, _, candidate = library.name.removeprefix("libvgpu.so.").partition("-")
-    return _numbers(release), not candidate, _numbers(candidate)
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"[0-9]+", text)]
 
 
 def _control_is_disabled(container: Container | None) -> bool:

@@ -25,6 +25,9 @@ class Settings(CommonSettings, frozen=True, kw_only=True):
     xids_counted: Annotated[
         str, Setting("XIDs that make a card ill whatever else is said, or all", env="DP_ENABLE_HEALTHCHECKS")
     ] = ""
+    library_dir: Annotated[
+        Path | None, Setting("folder that HAMi-core is installed from into vgpu/; absent: somebody else puts it there")
+    ] = None
     legacy_metrics: Annotated[bool, Setting("HAMi's old metric names too")] = False
     probes: Annotated[str, Setting("where cards come from: sim:<cards.yaml>, or nvml")] = "nvml"
     health_listen: Annotated[Address, Setting("host:port of /healthz, /readyz and /metrics")] = Address("0.0.0.0", 9394)
