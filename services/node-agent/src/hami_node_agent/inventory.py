@@ -12,7 +12,8 @@ import msgspec
 from hami_model.device import Device
 from msgspec import structs
 
-from hami_node_agent.probes import Measured, Probe
+from hami_node_agent.delivery import CardNumbers
+from hami_node_agent.probes import CardFacts, Probe
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,17 @@ class Inventory:
         return self._cards
 
     @property
-    def measured(self) -> Mapping[str, Measured]:
-        """Return what is used of each card, by id, as far as it is known."""
-        return self._probe.measured
+    def facts(self) -> Mapping[str, CardFacts]:
+        """Return what is known of each card beside how it is registered, by id."""
+        return self._probe.facts
+
+    @property
+    def numbers(self) -> dict[str, CardNumbers]:
+        """Return by which numbers the driver and the kernel know each card."""
+        return {
+            card.id: CardNumbers(index=card.index, minor=self.facts[card.id].minor if card.id in self.facts else None)
+            for card in self._cards
+        }
 
     @property
     def digest(self) -> str:
