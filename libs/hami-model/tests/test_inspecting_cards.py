@@ -134,6 +134,13 @@ def test_a_card_that_the_node_does_not_have() -> None:
     assert ("card-unknown", "node-1", "node-2-0", "team-a/p") == (found.rule, found.node, found.card, found.pod)
 
 
+def test_a_part_of_a_card_as_hami_named_it_before() -> None:
+    """``card[geometry-position]`` is that card."""
+    pod = bound(a_pod("p").asking(gpu=1), holds="node-1-0[0-3],NVIDIA,10,0:;")
+
+    assert () == look([NODE], [pod])
+
+
 def test_one_card_on_two_nodes() -> None:
     """A uuid names one card in the world."""
     twin = structs.replace(NODE, metadata=structs.replace(NODE.metadata, name="node-2"))

@@ -20,7 +20,8 @@ _TEXT = re.compile(
     r"(?P<id>[^,]+),(?P<slots>\+?[0-9]{1,10}),(?P<memory>\+?[0-9]{1,10}),(?P<cores>\+?[0-9]{1,10}),[^,]*,[+-]?[0-9]{1,19},"
     r"(1|t|T|true|TRUE|True|0|f|F|false|FALSE|False)(,\+?[0-9]{1,19},[^,]*)?"
 )
-_FIELDS = re.compile(r"(?P<card>[^,]+),[^,]*,(?P<memory>[0-9]{1,18}),(?P<cores>[0-9]{1,18})(,.*)?")
+_FIELDS = re.compile(r"(?P<card>[^,]+?)(\[[0-9]+-[0-9]+\])?,[^,]*,(?P<memory>[0-9]{1,18}),(?P<cores>[0-9]{1,18})(,.*)?")
+"""In brackets: which part of a partitioned card, as HAMi named it before 2.10."""
 
 
 class Unreadable(DomainError):
