@@ -373,7 +373,7 @@ async def test_hygon_serves_the_pod_that_the_lock_names(node: OneNode) -> None:
 async def test_iluvatar_publishes_and_serves_each_chip_under_its_own_keys(node: OneNode, chip: str) -> None:
     """The chip's name stands before ``register``."""
     vgpu, key = f"iluvatar.ai/{chip}-vgpu", f"hami.io/{chip}-devices-to-allocate"
-    granted = {key: f"GPU-{NODE}-0,{chip},16384,50:;", "hami.io/bind-phase": "allocating", "hami.io/vgpu-node": NODE}
+    granted = {key: f"{chip}-{NODE}-0,{chip},16384,50:;", "hami.io/bind-phase": "allocating", "hami.io/vgpu-node": NODE}
     async with iluvatar_plugin(node.api, NODE, 1, word=chip).running(node.kubelet.plugins):
         await node.wait_offer(vgpu, 4)
         published = await node_notes(node)
@@ -382,6 +382,6 @@ async def test_iluvatar_publishes_and_serves_each_chip_under_its_own_keys(node: 
         await node.wait_phase("p", "Running")
         after = await notes(node, "p")
 
-    assert f"GPU-{NODE}-0,4,32768,100,{chip},0,true,0,hami-core:" == published[f"hami.io/node-{chip}-register"]
+    assert f"{chip}-{NODE}-0,4,32768,100,{chip},0,true,0,hami-core:" == published[f"hami.io/node-{chip}-register"]
     assert published[f"hami.io/node-handshake-{chip}"].startswith("Reported_20")
     assert ("success", "") == (after["hami.io/bind-phase"], after[key].replace(";", ""))

@@ -84,7 +84,7 @@ def _listed(text: str, what: str) -> list[Any]:
 
 
 def _listed_as_text(text: str) -> list[dict[str, object]]:
-    """Return what JSON would have said of the cards of the older text (spec §2.1)."""
+    """Return what JSON would have said of the cards of the older text (spec vendors-a §2.1)."""
     if ":" not in text:
         raise MalformedInventory("register annotation is no list of cards: each ends with a colon")
     return [_fields(at, card) for at, card in enumerate(card for card in text.split(":") if card)]
@@ -94,7 +94,7 @@ def _fields(at: int, card: str) -> dict[str, object]:
     values = card.split(",")
     if len(values) not in (len(_TEXT_KEYS) - len(_SHORT_TEXT), len(_TEXT_KEYS)):
         raise MalformedInventory(
-            f"card {at} is {card!r}, not {','.join(_TEXT_KEYS)}, of which the last two may be absent"
+            f"card {at} has {len(values)} fields, not {','.join(_TEXT_KEYS)}, of which the last two may be absent"
         )
     said = _SHORT_TEXT | dict(zip(_TEXT_KEYS, values, strict=False))
     numbers = {key: _read_number(at, key, said[key]) for key in ("count", "devmem", "devcore", "numa", "index")}

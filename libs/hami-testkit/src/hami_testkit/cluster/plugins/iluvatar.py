@@ -16,7 +16,7 @@ MEMORY = 32768
 def iluvatar_plugin(api: ApiClient, node: str, cards: int, *, word: str) -> RegisteredPlugin:
     """Return the plugin of one node; four pods may share a card."""
     facts = {"count": 4, "devmem": MEMORY, "devcore": 100, "type": word, "numa": 0, "health": True}
-    listed = [{"id": f"GPU-{node}-{at}", "index": at, **facts} for at in range(cards)]
+    listed = [{"id": f"{word}-{node}-{at}", "index": at, **facts} for at in range(cards)]
     return RegisteredPlugin(api, node, _brand(word), listed)
 
 
