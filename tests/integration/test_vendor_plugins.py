@@ -8,6 +8,8 @@ import pytest
 from hami_testkit.cluster.plugins.ascend import AscendPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
+from hami_testkit.cluster.plugins.hygon import hygon_plugin
+from hami_testkit.cluster.plugins.iluvatar import CHIPS, iluvatar_plugin
 from hami_testkit.cluster.plugins.registered import RegisteredPlugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
@@ -335,6 +337,55 @@ async def test_biren_marks_a_pod_failed_and_opens_the_lock(
     assert text in status["message"]
     assert "failed" == (await notes(node, "p"))["hami.io/bind-phase"]
     assert MUTEX not in await node_notes(node)
+
+
+# Hygon and Iluvatar
+
+
+async def test_hygon_publishes_its_cards_in_hamis_older_text(node: OneNode) -> None:
+    """Nine fields and a colon each; a card that falls ill says ``false``."""
+    async with hygon_plugin(node.api, NODE, 2).running(node.kubelet.plugins) as plugin:
+        await plugin.mark(f"DCU-{NODE}-1", healthy=False)
+        await node.wait_offer("hygon.com/dcunum", 4, capacity=8)
+        published = await node_notes(node)
+
+    assert (
+        f"DCU-{NODE}-0,4,65520,100,DCU-K100_AI,0,true,0,hami-core:DCU-{NODE}-1,4,65520,100,DCU-K100_AI,0,false,1,hami-core:"
+    ) == published["hami.io/node-dcu-register"]
+    assert published["hami.io/node-handshake-dcu"].startswith("Reported_20")
+
+
+async def test_hygon_serves_the_pod_that_the_lock_names(node: OneNode) -> None:
+    """It finds the pod under its own key, empties it, says success and opens the lock."""
+    key = "hami.io/dcu-devices-to-allocate"
+    granted = {key: f"DCU-{NODE}-0,DCU,2000,60:;", "hami.io/bind-phase": "allocating", "hami.io/vgpu-node": NODE}
+    async with hygon_plugin(node.api, NODE, 1).running(node.kubelet.plugins):
+        await node.wait_offer("hygon.com/dcunum", 4)
+        await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+        await bind(node, a_pod("p", a_container(limits={"hygon.com/dcunum": 1})), granted)
+        await node.wait_phase("p", "Running")
+        after = await notes(node, "p")
+
+    assert ("success", "") == (after["hami.io/bind-phase"], after[key].replace(";", ""))
+    assert MUTEX not in await node_notes(node)
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+async def test_iluvatar_publishes_and_serves_each_chip_under_its_own_keys(node: OneNode, chip: str) -> None:
+    """The chip's name stands before ``register``."""
+    vgpu, key = f"iluvatar.ai/{chip}-vgpu", f"hami.io/{chip}-devices-to-allocate"
+    granted = {key: f"{chip}-{NODE}-0,{chip},16384,50:;", "hami.io/bind-phase": "allocating", "hami.io/vgpu-node": NODE}
+    async with iluvatar_plugin(node.api, NODE, 1, word=chip).running(node.kubelet.plugins):
+        await node.wait_offer(vgpu, 4)
+        published = await node_notes(node)
+        await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+        await bind(node, a_pod("p", a_container(limits={vgpu: 1})), granted)
+        await node.wait_phase("p", "Running")
+        after = await notes(node, "p")
+
+    assert f"{chip}-{NODE}-0,4,32768,100,{chip},0,true,0,hami-core:" == published[f"hami.io/node-{chip}-register"]
+    assert published[f"hami.io/node-handshake-{chip}"].startswith("Reported_20")
+    assert ("success", "") == (after["hami.io/bind-phase"], after[key].replace(";", ""))
 
 
 # Vastai

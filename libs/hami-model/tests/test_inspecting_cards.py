@@ -134,6 +134,13 @@ def test_a_card_that_the_node_does_not_have() -> None:
     assert ("card-unknown", "node-1", "node-2-0", "team-a/p") == (found.rule, found.node, found.card, found.pod)
 
 
+def test_a_part_of_a_card_as_hami_named_it_before() -> None:
+    """``card[geometry-position]`` is that card."""
+    pod = bound(a_pod("p").asking(gpu=1), holds="node-1-0[0-3],NVIDIA,10,0:;")
+
+    assert () == look([NODE], [pod])
+
+
 def test_one_card_on_two_nodes() -> None:
     """A uuid names one card in the world."""
     twin = structs.replace(NODE, metadata=structs.replace(NODE.metadata, name="node-2"))
@@ -161,6 +168,32 @@ def test_cards_that_cannot_be_read(text: str) -> None:
     node = a_node("node-1").annotated({"hami.io/node-nvidia-register": text}).node()
 
     assert ["register-unreadable"] == rules(look([node]))
+
+
+@pytest.mark.parametrize("text", [
+    "", "rubbish", "[]", "b:", "D0,4,65520,100,DCU-K100:", "D0,4,-1,100,T,0,true,0,m:", "D0,4,1,100,T,0,yes,0,m:",
+    "D0,4,1,100,T,0,true,0:",
+])  # fmt: skip
+def test_cards_of_the_older_text_that_cannot_be_read(text: str) -> None:
+    """HAMi's text of seven or nine fields a card is held to as much as its JSON."""
+    node = a_node("node-1").annotated({"hami.io/node-dcu-register": text}).node()
+
+    assert ["register-unreadable"] == rules(look([node]))
+
+
+def test_a_card_of_the_older_text_that_is_given_beyond_its_memory() -> None:
+    """Named with seven fields as with nine."""
+    text = "D0,4,8000,100,DCU-K100,-1,1:D1,4,8000,100,DCU-K100,0,t,1,:"
+    node = a_node("node-1").annotated({"hami.io/node-dcu-register": text}).node()
+    pods = [
+        bound(
+            a_pod(name).asking(**{"hygon.com/dcunum": 1}), holds="D0,DCU,5000,10:;", key="hami.io/dcu-devices-allocated"
+        )
+        for name in ("a", "b")
+    ]
+    found = next(finding for finding in look([node], pods) if finding.rule == "over-memory")
+
+    assert ("D0", 8000, 10000) == (found.card, found.had, found.used)
 
 
 def test_a_capacity_that_cannot_be_read() -> None:

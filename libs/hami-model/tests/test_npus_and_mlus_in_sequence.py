@@ -25,12 +25,13 @@ SIZES = {
     "Ascend910A": (32768, 2184, 4369), "Ascend910B2": (65536, 8192, 16384), "Ascend910B3": (65536, 16384, 32768),
     "Ascend910B4": (32768, 8192, 16384), "Ascend910B4-1": (65536, 16384, 32768), "Ascend910C": (65536, 16384),
     "Ascend310P": (21527, 3072, 6144, 12288), "MLU": (24576, 1024, 4096, 12288),
+    "DCU": (65520, 2000, 16384, 30000), "MR-V100": (32768, 2048, 8192, 16384),
     "Biren": (65024, 65024), "Vastai": (32768, 32768),
 }  # fmt: skip
 """MiB of a whole card, then of shares of it, by word."""
 BY_NUMBER = {"Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va"}
 """Resources of words whose cards are asked for by number alone."""
-WHOLE_CORES = ("MLU", *BY_NUMBER)
+WHOLE_CORES = ("MLU", "DCU", "MR-V100", *BY_NUMBER)
 """Words whose cards have a hundred cores, split in software or not."""
 CARD_POLICIES = ("binpack", "spread", "mutex", "numa,binpack", "")
 SOFT = {"huawei.com/vnpu-mode": "hami-core"}
@@ -102,6 +103,12 @@ def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     cores = random.choice([0, 10, 25, 50, 100])
     if word == "MLU":
         return {"mlu": count, **random.choice([{}, {"mlumem": memory // 256}, {"mlumem": 4, "mlucores": cores}])}
+    if word == "DCU":
+        share = {"hygon.com/dcumem": memory, "hygon.com/dcucores": cores}
+        return {"hygon.com/dcunum": count, **random.choice([{}, share, share])}
+    if word == "MR-V100":
+        share = {f"iluvatar.ai/{word}.vMem": memory // 256, f"iluvatar.ai/{word}.vCore": cores}
+        return {f"iluvatar.ai/{word}-vgpu": count, **random.choice([{}, share, share])}
     if word in BY_NUMBER:
         return {BY_NUMBER[word]: count}
     name = f"huawei.com/{word}"

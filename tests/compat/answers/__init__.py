@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.compat import rules
-from tests.compat.answers import ascend, biren, cambricon, nvidia, vastai
+from tests.compat.answers import ascend, biren, cambricon, hygon, iluvatar, nvidia, vastai
 from tests.compat.answers.answers import Answers
 
 ALL: dict[str, Answers] = {
     "nvidia": nvidia.ANSWERS,
     "cambricon": cambricon.ANSWERS,
+    "hygon": hygon.ANSWERS,
+    "iluvatar": iluvatar.ANSWERS,
     "vastai": vastai.ANSWERS,
     "biren": biren.ANSWERS,
     "ascend": ascend.ANSWERS,

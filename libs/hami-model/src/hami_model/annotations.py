@@ -26,6 +26,8 @@ MOST_BYTES = 256 * 1024
 """What the API server allows all annotations of an object together."""
 
 _FIELDS = 4
+_INSTANCE = re.compile(r"(?<=.)\[[0-9]+-[0-9]+\]\Z")
+"""HAMi before 2.10 named a part of a partitioned card so, after the card: geometry and position."""
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _KEY = re.compile(
     r"(?:(?P<prefix>[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)/)?(?P<name>[a-z0-9](?:[-_.a-z0-9]{0,61}[a-z0-9])?)"
@@ -142,4 +144,4 @@ def _grant(segment: str, word: str) -> Grant:
     memory, cores = int(fields[2]), int(fields[3])
     if max(memory, cores) > INT32_MAX:
         raise MalformedAllocation(f"{segment!r} has a number above {INT32_MAX}")
-    return Grant(uuid=fields[0], vendor=word, memory=memory, cores=cores)
+    return Grant(uuid=_INSTANCE.sub("", fields[0]), vendor=word, memory=memory, cores=cores)

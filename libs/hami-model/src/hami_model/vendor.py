@@ -5,6 +5,7 @@ first, so that names overridden by the device config reach it. Nothing here does
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -53,6 +54,13 @@ class AnnotationKeys(Struct, frozen=True, kw_only=True):
     allocated: str = ""
     cordon: str = ""
     """On the node: uuids that take no new pods."""
+
+
+class Form(StrEnum):
+    """How cards stand in a register annotation: HAMi's JSON, or the text that it wrote before."""
+
+    JSON = "json"
+    TEXT = "text"
 
 
 class Lock(Struct, frozen=True):
@@ -125,6 +133,8 @@ class Vendor(Struct, frozen=True, kw_only=True):
     word: str
     resources: ResourceNames
     keys: AnnotationKeys
+    form: Form = Form.JSON
+    """How its cards stand in the register annotation."""
     selectors: Selectors = Selectors()
     lock: Lock | None = None
     quota_in_fit: bool = True

@@ -89,7 +89,7 @@ class NodeBuilder(Struct, frozen=True, kw_only=True):
                 continue
             slots[vendor.resources.count] = str(sum(card.slots for card in cards))
             if vendor.keys.register:
-                published[vendor.keys.register] = encode_register(cards)
+                published[vendor.keys.register] = encode_register(cards, vendor.form)
             else:  # this vendor's cards are read from the node's capacity
                 slots[vendor.resources.cores] = str(sum(card.cores for card in cards))
                 slots[vendor.resources.memory] = str(sum(c.memory for c in cards) // vendor.resources.memory_factor)

@@ -14,9 +14,14 @@ from msgspec import Struct
 from hami_model.errors import DomainError, MalformedInventory
 from hami_model.objects import Container, Node, Pod
 from hami_model.units import rounded_up
-from hami_model.vendor import Vendor
+from hami_model.vendor import Form, Vendor
 
-_FIELDS = re.compile(r"(?P<card>[^,]+),[^,]*,(?P<memory>[0-9]{1,18}),(?P<cores>[0-9]{1,18})(,.*)?")
+_TEXT = re.compile(
+    r"(?P<id>[^,]+),(?P<slots>\+?[0-9]{1,10}),(?P<memory>\+?[0-9]{1,10}),(?P<cores>\+?[0-9]{1,10}),[^,]*,[+-]?[0-9]{1,19},"
+    r"(1|t|T|true|TRUE|True|0|f|F|false|FALSE|False)(,\+?[0-9]{1,19},[^,]*)?"
+)
+_FIELDS = re.compile(r"(?P<card>[^,]+?)(\[[0-9]+-[0-9]+\])?,[^,]*,(?P<memory>[0-9]{1,18}),(?P<cores>[0-9]{1,18})(,.*)?")
+"""In brackets: which part of a partitioned card, as HAMi named it before 2.10."""
 
 
 class Unreadable(DomainError):
@@ -50,6 +55,24 @@ def cards(vendor: Vendor, node: Node) -> tuple[Card, ...]:
     if not vendor.keys.register:
         return _cards_by_capacity(vendor, node)
     text = node.annotations.get(vendor.keys.register)
+    return _cards_of_text(text) if vendor.form is Form.TEXT else _cards_of_json(text)
+
+
+def _cards_of_text(text: str | None) -> tuple[Card, ...]:
+    """Read ``id,count,memory,cores,…`` and a colon for each card."""
+    if text is not None and ":" not in text:
+        raise Unreadable("it has no colon, which ends each card")
+    return tuple(_card_of_text(part) for part in (text or "").split(":") if part)
+
+
+def _card_of_text(part: str) -> Card:
+    match = _TEXT.fullmatch(part)
+    if match is None:
+        raise Unreadable(f"{part!r} is no card")
+    return Card(id=match["id"], slots=int(match["slots"]), memory=int(match["memory"]), cores=int(match["cores"]))
+
+
+def _cards_of_json(text: str | None) -> tuple[Card, ...]:
     try:
         listed = msgspec.json.decode("null" if text is None else text)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -17,6 +17,9 @@ from hami_testkit.cluster.kubelet import Kubelet
 from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
+from hami_testkit.cluster.plugins.hygon import hygon_plugin
+from hami_testkit.cluster.plugins.iluvatar import CHIPS as ILUVATAR_CHIPS
+from hami_testkit.cluster.plugins.iluvatar import iluvatar_plugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
 PLUGINS = "standin.hami.io/plugins"
@@ -47,6 +50,8 @@ class Plugin(Protocol):
 
 MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "MLU": CambriconPlugin,
+    "DCU": hygon_plugin,
+    **{word: partial(iluvatar_plugin, word=word) for word in ILUVATAR_CHIPS},
     "Vastai": vastai_plugin,
     "Biren": biren_plugin,
     **{word: partial(AscendPlugin, word=word) for word in CHIPS},
