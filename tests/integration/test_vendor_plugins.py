@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hami_testkit.cluster.plugins.amd import MODEL, amd_plugin
 from hami_testkit.cluster.plugins.ascend import AscendPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
@@ -356,3 +357,55 @@ async def test_vastai_lists_dies_with_the_card_they_are_on(node: OneNode) -> Non
     assert published["hami.io/node-handshake-va"].startswith("Reported_20")
     assert given is not None
     assert ["/dev/vastai/1-1", "/dev/vastai/1-0"] == [device.host for device in given.devices]
+
+
+# AMD
+
+
+AMD = "amd.com/gpu"
+AMD_TO_ALLOCATE = "hami.io/amd-devices-to-allocate"
+AMD_0, AMD_1 = f"{NODE}~0000%3A19%3A00.0", f"{NODE}~0000%3A1a%3A00.0"
+
+
+@pytest.fixture
+async def amds(node: OneNode) -> AsyncIterator[RegisteredPlugin]:
+    """Two MI300X on that node."""
+    async with amd_plugin(node.api, NODE, 2).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(AMD, 20)
+        yield plugin
+
+
+async def test_amd_publishes_memory_and_compute_units(node: OneNode, amds: RegisteredPlugin) -> None:
+    """Without a handshake; the id has the node's name in it."""
+    published = await node_notes(node)
+    cards = json.loads(published["hami.io/node-amd-register"])
+
+    alike = {"count": 10, "devmem": 196288, "devcore": 304, "type": MODEL, "health": True}
+    assert [{"id": AMD_0, **alike}, {"id": AMD_1, "index": 1, **alike}] == cards
+    assert {"hami.io/node-amd-register"} == set(published)
+
+
+async def test_amd_limits_memory_by_environment(node: OneNode, amds: RegisteredPlugin) -> None:
+    """The pod is the one that the lock names."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    pod = a_pod("p", a_container(limits={AMD: 1}))
+    await bind(node, pod, {AMD_TO_ALLOCATE: f"{AMD_1},{MODEL},16384,76:;", **PENDING})
+    await node.wait_phase("p", "Running")
+    given = node.kubelet.given("default", "p", "main")
+
+    assert given is not None
+    assert "16384m" == given.envs["HIP_DEVICE_MEMORY_LIMIT"]
+    assert ["/dev/kfd", "/dev/dri/card1", "/dev/dri/renderD129"] == [device.host for device in given.devices]
+    assert "success" == (await notes(node, "p"))["hami.io/bind-phase"]
+    assert MUTEX not in await node_notes(node)
+
+
+async def test_amd_loses_a_pod_after_its_first_container(node: OneNode, amds: RegisteredPlugin) -> None:
+    """It says success too early, and no longer finds the pod when the second container asks."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    pod = a_pod("p", *(a_container(name, limits={AMD: 1}) for name in ("a", "b")))
+    groups = f"{AMD_0},{MODEL},16384,76:;{AMD_1},{MODEL},16384,76:;"
+    await bind(node, pod, {AMD_TO_ALLOCATE: groups, **PENDING})
+    status = await node.wait_phase("p", "Failed")
+
+    assert f"no binding pod found on node {NODE}" in status["message"]

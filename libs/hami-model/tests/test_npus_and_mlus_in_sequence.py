@@ -25,7 +25,7 @@ SIZES = {
     "Ascend910A": (32768, 2184, 4369), "Ascend910B2": (65536, 8192, 16384), "Ascend910B3": (65536, 16384, 32768),
     "Ascend910B4": (32768, 8192, 16384), "Ascend910B4-1": (65536, 16384, 32768), "Ascend910C": (65536, 16384),
     "Ascend310P": (21527, 3072, 6144, 12288), "MLU": (24576, 1024, 4096, 12288),
-    "Biren": (65024, 65024), "Vastai": (32768, 32768),
+    "AMD": (196608, 16384, 49152, 98304), "Biren": (65024, 65024), "Vastai": (32768, 32768),
 }  # fmt: skip
 """MiB of a whole card, then of shares of it, by word."""
 BY_NUMBER = {"Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va"}
@@ -68,7 +68,10 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
             if has_dies and random.random() < 0.98:
                 network = {"DeviceStrategy": "die", "AIC": str(random.choice([0, 0, 1]))}
             facts = {"index": at, "slots": random.choice([2, 4, 7]), "custom": network, "numa": random.randint(0, 1)}
-            card_cores = 100 if word in WHOLE_CORES or (soft and random.random() < 0.9) else 20
+            units = random.choice([304, 104, 100, 60])
+            card_cores = (
+                units if word == "AMD" else 100 if word in WHOLE_CORES or (soft and random.random() < 0.9) else 20
+            )
             healthy = random.random() < 0.92
             devices.append(
                 a_card(
@@ -102,6 +105,9 @@ def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     cores = random.choice([0, 10, 25, 50, 100])
     if word == "MLU":
         return {"mlu": count, **random.choice([{}, {"mlumem": memory // 256}, {"mlumem": 4, "mlucores": cores}])}
+    if word == "AMD":
+        asked = {"amd.com/gpu": count, "amd.com/gpumem": memory, "amd.com/gpucores": random.choice([1, 7, 33, 100])}
+        return {name: asked[name] for name in asked if name == "amd.com/gpu" or random.random() < 0.8}
     if word in BY_NUMBER:
         return {BY_NUMBER[word]: count}
     name = f"huawei.com/{word}"

@@ -33,9 +33,9 @@ _KEY = re.compile(
 
 
 def encode_pod(containers: Sequence[ContainerGrants], word: str) -> str:
-    """Write one vendor's grants: ``uuid,word,MiB,percent:`` each, ``;`` after every container, also one without any."""
+    """Write one vendor's grants: ``uuid,word,MiB,cores:`` each, ``;`` after every container, also one without any."""
     return "".join(
-        "".join(f"{g.uuid},{word},{g.memory},{g.cores}:" for g in c.grants if g.vendor == word) + ";"
+        "".join(f"{g.uuid},{g.model or word},{g.memory},{g.cores}:" for g in c.grants if g.vendor == word) + ";"
         for c in containers
     )
 
@@ -142,4 +142,5 @@ def _grant(segment: str, word: str) -> Grant:
     memory, cores = int(fields[2]), int(fields[3])
     if max(memory, cores) > INT32_MAX:
         raise MalformedAllocation(f"{segment!r} has a number above {INT32_MAX}")
-    return Grant(uuid=fields[0], vendor=word, memory=memory, cores=cores)
+    model = "" if fields[1] == word else fields[1]
+    return Grant(uuid=fields[0], vendor=word, memory=memory, cores=cores, model=model)

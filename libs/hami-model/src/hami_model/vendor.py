@@ -13,7 +13,7 @@ from hami_model.allocation import Allocation
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
 from hami_model.picking import Given, Picker
-from hami_model.request import Demand
+from hami_model.request import CoreUnit, Demand
 from hami_model.rows import Floats
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class ResourceNames(Struct, frozen=True, kw_only=True):
     percentage: str = ""
     priority: str = ""
     memory_factor: int = 1
+    core_unit: CoreUnit = CoreUnit.PERCENT
 
 
 class Selectors(Struct, frozen=True, kw_only=True):
@@ -128,6 +129,8 @@ class Vendor(Struct, frozen=True, kw_only=True):
     selectors: Selectors = Selectors()
     lock: Lock | None = None
     quota_in_fit: bool = True
+    names_models: bool = False
+    """Pods' device lists name a card's model where they name the vendor's word otherwise."""
     ids_are_local: bool = False
     """A card's id is a name on its node only: two nodes may list the same one."""
     runtime_class: str = ""

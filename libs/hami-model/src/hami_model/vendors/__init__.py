@@ -2,8 +2,8 @@
 
 from hami_model.catalog import Catalog
 from hami_model.config import DeviceConfig
+from hami_model.vendors import amd, biren, cambricon, nvidia, vastai
 from hami_model.vendors import ascend as ascend_family
-from hami_model.vendors import biren, cambricon, nvidia, vastai
 
 
 def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
@@ -11,6 +11,7 @@ def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
     vendors = [
         *([nvidia.vendor(config.nvidia)] if config.nvidia else []),
         *([cambricon.vendor(config.cambricon)] if config.cambricon else []),
+        *([amd.vendor(config.amd)] if config.amd else []),
         *([vastai.vendor(config.vastai)] if config.vastai else []),
         *([biren.vendor(config.biren)] if config.biren else []),
         *(ascend_family.vendors(config.vnpus) if ascend and config.vnpus else []),

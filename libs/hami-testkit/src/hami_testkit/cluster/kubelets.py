@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
+from hami_testkit.cluster.plugins.amd import amd_plugin
 from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
@@ -47,6 +48,7 @@ class Plugin(Protocol):
 
 MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "MLU": CambriconPlugin,
+    "AMD": amd_plugin,
     "Vastai": vastai_plugin,
     "Biren": biren_plugin,
     **{word: partial(AscendPlugin, word=word) for word in CHIPS},
