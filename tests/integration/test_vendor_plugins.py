@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hami_testkit.cluster.plugins.amd import MODEL, amd_plugin
 from hami_testkit.cluster.plugins.ascend import AscendPlugin
+from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
 from hami_testkit.cluster.plugins.registered import RegisteredPlugin
@@ -409,3 +410,49 @@ async def test_amd_loses_a_pod_after_its_first_container(node: OneNode, amds: Re
     status = await node.wait_phase("p", "Failed")
 
     assert f"no binding pod found on node {NODE}" in status["message"]
+
+
+# AWS Neuron
+
+
+NEURON, NEURON_CORE = "aws.amazon.com/neuron", "aws.amazon.com/neuroncore"
+
+
+@pytest.fixture
+async def neurons(node: OneNode) -> AsyncIterator[NeuronPlugin]:
+    """Four devices of two cores on that node."""
+    async with NeuronPlugin(node.api, NODE, 4).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(NEURON, 4)
+        await node.wait_offer(NEURON_CORE, 8)
+        yield plugin
+
+
+async def test_neuron_is_counted_in_devices_and_cores(node: OneNode, neurons: NeuronPlugin) -> None:
+    """It writes no annotation; the instance type is a label."""
+    labels = (await node.api.get(f"/api/v1/nodes/{NODE}"))["metadata"]["labels"]
+
+    assert ("4", "8") == ((await node.counts(NEURON))[0], (await node.counts(NEURON_CORE))[0])
+    assert {} == await node_notes(node)
+    assert "trn1.32xlarge" == labels["node.kubernetes.io/instance-type"]
+
+
+async def test_neuron_gives_containers_the_cores_of_the_annotation(node: OneNode, neurons: NeuronPlugin) -> None:
+    """In the order of the containers; the pod is marked as allocated."""
+    pod = a_pod("p", *(a_container(name, limits={NEURON_CORE: 1}) for name in ("a", "b")))
+    written = {"AWS_NEURON_IDS": "6,7", "NEURON_ALLOCATED": "false", "NEURON_RESOURCE_TYPE": NEURON_CORE}
+    await bind(node, pod, written)
+    await node.wait_phase("p", "Running")
+    given = node.kubelet.given("default", "p", "b")
+
+    assert given is not None
+    assert ["6", "7"] == [node.env("p", c)["NEURON_RT_VISIBLE_CORES"] for c in ("a", "b")]
+    assert ["/dev/neuron3"] == [device.host for device in given.devices]
+    assert "true" == (await notes(node, "p"))["NEURON_ALLOCATED"]
+
+
+async def test_neuron_refuses_a_pod_without_ids(node: OneNode, neurons: NeuronPlugin) -> None:
+    """Nobody chose devices for it."""
+    await bind(node, a_pod("p", a_container(limits={NEURON: 1})), {})
+    status = await node.wait_phase("p", "Failed")
+
+    assert f"no pod on node {NODE} waits for Neuron devices" in status["message"]

@@ -25,7 +25,7 @@ SIZES = {
     "Ascend910A": (32768, 2184, 4369), "Ascend910B2": (65536, 8192, 16384), "Ascend910B3": (65536, 16384, 32768),
     "Ascend910B4": (32768, 8192, 16384), "Ascend910B4-1": (65536, 16384, 32768), "Ascend910C": (65536, 16384),
     "Ascend310P": (21527, 3072, 6144, 12288), "MLU": (24576, 1024, 4096, 12288),
-    "AMD": (196608, 16384, 49152, 98304), "Biren": (65024, 65024), "Vastai": (32768, 32768),
+    "AWSNeuron": (0,), "AMD": (196608, 16384, 49152, 98304), "Biren": (65024, 65024), "Vastai": (32768, 32768),
 }  # fmt: skip
 """MiB of a whole card, then of shares of it, by word."""
 BY_NUMBER = {"Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va"}
@@ -61,6 +61,7 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
     """Make up a node of one or two kinds of cards, which splits in software or does not."""
     soft, devices = random.random() < 0.4, list[Device]()
     for word in random.sample(words, random.randint(1, len(words))):
+        per_device, instance = random.choice([2, 2, 4]), random.choice(["trn1.32xlarge", "inf2.48xlarge"])
         is_networked = word.startswith("Ascend910") and random.random() < 0.9
         has_dies = word == "Vastai" and random.random() < 0.8
         for at in range(random.choice([1, 2, 4, 4, 6])):
@@ -73,6 +74,9 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
                 units if word == "AMD" else 100 if word in WHOLE_CORES or (soft and random.random() < 0.9) else 20
             )
             healthy = random.random() < 0.92
+            if word == "AWSNeuron":
+                facts = {"index": at, "slots": per_device, "mode": instance}
+                card_cores = 2**per_device - 1
             devices.append(
                 a_card(
                     f"{name}-{word}-{at}",
@@ -105,6 +109,10 @@ def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     cores = random.choice([0, 10, 25, 50, 100])
     if word == "MLU":
         return {"mlu": count, **random.choice([{}, {"mlumem": memory // 256}, {"mlumem": 4, "mlucores": cores}])}
+    if word == "AWSNeuron":
+        return random.choice(
+            [{"aws.amazon.com/neuron": count}, {"aws.amazon.com/neuroncore": random.choice([1, 2, 8])}]
+        )
     if word == "AMD":
         asked = {"amd.com/gpu": count, "amd.com/gpumem": memory, "amd.com/gpucores": random.choice([1, 7, 33, 100])}
         return {name: asked[name] for name in asked if name == "amd.com/gpu" or random.random() < 0.8}

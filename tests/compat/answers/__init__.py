@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.compat import rules
-from tests.compat.answers import amd, ascend, biren, cambricon, nvidia, vastai
+from tests.compat.answers import amd, ascend, awsneuron, biren, cambricon, nvidia, vastai
 from tests.compat.answers.answers import Answers
 
 ALL: dict[str, Answers] = {
     "nvidia": nvidia.ANSWERS,
     "cambricon": cambricon.ANSWERS,
+    "awsneuron": awsneuron.ANSWERS,
     "amd": amd.ANSWERS,
     "vastai": vastai.ANSWERS,
     "biren": biren.ANSWERS,

@@ -15,7 +15,7 @@ from hami_model.keys import ALLOCATING, BIND_PHASE, BIND_TIME, NODE, SUCCESS, TI
 from hami_model.objects import Pod, PodRef
 from hami_model.register import decode_links, decode_register, encode_links, encode_register
 from hami_model.units import INT32_MAX
-from hami_model.vendor import NOW, Vendor
+from hami_model.vendor import NOW, NOW_IN_NANOSECONDS, Vendor
 
 __all__ = [
     "BIND_PHASE", "BIND_TIME", "NODE", "SUCCESS", "TIME", "allocation_annotations", "check_size", "decode_links",
@@ -73,7 +73,8 @@ def allocation_annotations(catalog: Catalog, allocation: Allocation, pod: Pod, *
         text = encode_pod(allocation.containers, word)
         written |= {key: text for key in (vendor.keys.to_allocate, vendor.keys.allocated) if key}
         written |= vendor.annotations(vendor, allocation, pod)
-    return {key: str(int(now)) if value == NOW else value for key, value in written.items()}
+    times = {NOW: str(int(now)), NOW_IN_NANOSECONDS: f"{int(now * 10**6)}000"}
+    return {key: times.get(value, value) for key, value in written.items()}
 
 
 def read_allocation(catalog: Catalog, pod: Pod) -> Allocation | None:

@@ -61,9 +61,10 @@ def text(unit: CoreUnit, booked: int) -> str:
         case CoreUnit.PERCENT:
             return f"{booked} %"
         case CoreUnit.UNITS:
-            return f"{booked} compute units"
+            return f"{booked} compute unit{'s' * (booked != 1)}"
         case CoreUnit.BITS:
-            return f"{booked.bit_count()} cores"
+            number = booked.bit_count()
+            return f"{number} core{'s' * (number != 1)}"
         case _ as never:
             assert_never(never)
 

@@ -71,6 +71,8 @@ MUTEX_LOCK = Lock("hami.io/mutex.lock")
 
 NOW = "<time>"
 """Stands for the present in what ``Vendor.annotations`` returns; the model has no clock."""
+NOW_IN_NANOSECONDS = "<time in nanoseconds>"
+"""The same, for plugins that read it so."""
 
 
 class Constraints(Struct, frozen=True, kw_only=True):

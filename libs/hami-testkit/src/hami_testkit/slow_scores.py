@@ -35,8 +35,11 @@ def wanted_memory(demand: Demand, device: Device) -> int:
             return device.memory
 
 
-def wanted_cores(demand: Demand, device: Device) -> int:
-    """Return the cores that a demand takes of a card: percent, or of compute units a share, at least one."""
+def wanted_cores(demand: Demand, device: Device, used: int) -> int:
+    """Return the cores that a demand takes of a card: percent, a share of compute units, or the first free bits."""
+    if demand.core_unit is CoreUnit.BITS:
+        free = [bit for bit in range(device.cores.bit_length()) if not used >> bit & 1]
+        return sum(1 << bit for bit in free[: demand.cores or None])
     if demand.core_unit is CoreUnit.UNITS:
         return max(1, device.cores * demand.cores // 100)
     return min(demand.cores, 100)

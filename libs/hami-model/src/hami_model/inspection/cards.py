@@ -4,9 +4,11 @@ One rule: use is the sum over all bound pods that are not over; being deleted, l
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
+from operator import or_
 
 from hami_model.inspection import rules
-from hami_model.inspection.findings import Finding
+from hami_model.inspection.findings import Finding, Rule
 from hami_model.inspection.nodes import CardPlace
 from hami_model.inspection.pods import Holder
 from hami_model.inspection.reading import Card
@@ -39,9 +41,10 @@ def _unknown(place: CardPlace, shares: Shares) -> Iterator[Finding]:
 def _crowded(place: CardPlace, card: Card, shares: Shares) -> Iterator[Finding]:
     node, word, _ = place
     cores = WHOLE if any(word in holder.soft for holder, _ in shares) else card.cores
+    taken = [use.cores for _, use in shares]
     amounts = (
         (rules.OVER_MEMORY, "MiB", card.memory, [use.memory for _, use in shares]),
-        (rules.OVER_CORES, "% of cores", cores, [use.cores for _, use in shares]),
+        _single_cores(card, taken) if card.single_cores else (rules.OVER_CORES, "% of cores", cores, taken),
         (rules.OVER_SLOTS, "slots", card.slots, [use.slots for _, use in shares]),
     )
     for rule, unit, had, parts in amounts:
@@ -55,6 +58,12 @@ def _crowded(place: CardPlace, card: Card, shares: Shares) -> Iterator[Finding]:
         says = f"{word} card {card.id} of node {node} is wholly {alone[0]}'s and shared: "
         says += _named(holder.name for holder, _ in shares)
         yield rules.NOT_ALONE.broken(says, node=node, card=card.id, amount=(1, len(shares)))
+
+
+def _single_cores(card: Card, masks: list[int]) -> tuple[Rule, str, int, list[int]]:
+    """Count cores that are given one by one; a core that two pods have counts twice, though the card has it once."""
+    given = reduce(or_, masks) & card.cores
+    return rules.OVER_CORES, "such cores", given.bit_count(), [mask.bit_count() for mask in masks]
 
 
 def _named(names: Iterable[str]) -> str:

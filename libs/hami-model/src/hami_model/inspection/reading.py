@@ -11,8 +11,9 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from hami_model.errors import DomainError, MalformedInventory
+from hami_model.errors import BadDemand, DomainError, MalformedInventory
 from hami_model.objects import Container, Node, Pod
+from hami_model.request import CoreUnit
 from hami_model.units import rounded_up
 from hami_model.vendor import Vendor
 
@@ -30,6 +31,8 @@ class Card(Struct, frozen=True, kw_only=True):
     slots: int
     memory: int
     cores: int
+    single_cores: bool = False
+    """Cores are bits of a mask, given one by one."""
 
 
 class Share(Struct, frozen=True, kw_only=True):
@@ -64,7 +67,8 @@ def _cards_by_capacity(vendor: Vendor, node: Node) -> tuple[Card, ...]:
         devices = vendor.discover(vendor, node)
     except MalformedInventory as error:
         raise Unreadable(str(error)) from error
-    return tuple(Card(id=d.id, slots=d.slots, memory=d.memory, cores=d.cores) for d in devices)
+    single = vendor.resources.core_unit is CoreUnit.BITS
+    return tuple(Card(id=d.id, slots=d.slots, memory=d.memory, cores=d.cores, single_cores=single) for d in devices)
 
 
 def _card(raw: object) -> Card:
@@ -80,7 +84,16 @@ def _card(raw: object) -> Card:
 
 
 def wanted(vendor: Vendor, container: Container) -> int:
-    """Return how many cards the container asks for: what the kubelet will ask a device plugin for."""
+    """Return how many cards the container asks for: what the kubelet will ask a device plugin for.
+
+    How many cards hold single cores is the vendor's own rule.
+    """
+    if vendor.resources.core_unit is CoreUnit.BITS:
+        try:
+            demand = vendor.demand(vendor, container)
+        except BadDemand:
+            return 0
+        return demand.count if demand else 0
     limits = (container.resources.limits if container.resources else None) or {}
     return max(0, rounded_up(limits.get(vendor.resources.count, 0)) or 0)
 

@@ -2,7 +2,7 @@
 
 from hami_model.catalog import Catalog
 from hami_model.config import DeviceConfig
-from hami_model.vendors import amd, biren, cambricon, nvidia, vastai
+from hami_model.vendors import amd, awsneuron, biren, cambricon, nvidia, vastai
 from hami_model.vendors import ascend as ascend_family
 
 
@@ -11,6 +11,7 @@ def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
     vendors = [
         *([nvidia.vendor(config.nvidia)] if config.nvidia else []),
         *([cambricon.vendor(config.cambricon)] if config.cambricon else []),
+        *([awsneuron.vendor(config.awsneuron)] if config.awsneuron else []),
         *([amd.vendor(config.amd)] if config.amd else []),
         *([vastai.vendor(config.vastai)] if config.vastai else []),
         *([biren.vendor(config.biren)] if config.biren else []),

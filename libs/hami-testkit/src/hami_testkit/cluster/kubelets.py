@@ -16,6 +16,7 @@ from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
 from hami_testkit.cluster.plugins.amd import amd_plugin
 from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
+from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
@@ -48,6 +49,7 @@ class Plugin(Protocol):
 
 MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "MLU": CambriconPlugin,
+    "AWSNeuron": NeuronPlugin,
     "AMD": amd_plugin,
     "Vastai": vastai_plugin,
     "Biren": biren_plugin,
