@@ -25,14 +25,13 @@ class Unreadable(DomainError):
 
 
 class Card(Struct, frozen=True, kw_only=True):
-    """What a node registers: memory in MiB, cores in percent."""
+    """What a node registers: memory in MiB, cores in their unit."""
 
     id: str
     slots: int
     memory: int
     cores: int
-    single_cores: bool = False
-    """Cores are bits of a mask, given one by one."""
+    core_unit: CoreUnit = CoreUnit.PERCENT
 
 
 class Share(Struct, frozen=True, kw_only=True):
@@ -59,7 +58,7 @@ def cards(vendor: Vendor, node: Node) -> tuple[Card, ...]:
         raise Unreadable(f"it is no JSON ({error})") from error
     if not isinstance(listed, list | None):
         raise Unreadable("it is no JSON list")
-    return tuple(_card(each) for each in listed or ())
+    return tuple(_card(each, vendor.resources.core_unit) for each in listed or ())
 
 
 def _cards_by_capacity(vendor: Vendor, node: Node) -> tuple[Card, ...]:
@@ -67,11 +66,11 @@ def _cards_by_capacity(vendor: Vendor, node: Node) -> tuple[Card, ...]:
         devices = vendor.discover(vendor, node)
     except MalformedInventory as error:
         raise Unreadable(str(error)) from error
-    single = vendor.resources.core_unit is CoreUnit.BITS
-    return tuple(Card(id=d.id, slots=d.slots, memory=d.memory, cores=d.cores, single_cores=single) for d in devices)
+    unit = vendor.resources.core_unit
+    return tuple(Card(id=d.id, slots=d.slots, memory=d.memory, cores=d.cores, core_unit=unit) for d in devices)
 
 
-def _card(raw: object) -> Card:
+def _card(raw: object, unit: CoreUnit) -> Card:
     if not isinstance(raw, dict):
         raise Unreadable(f"{raw!r} is no card")
     fields = {str(key).lower(): value for key, value in raw.items()}
@@ -80,7 +79,7 @@ def _card(raw: object) -> Card:
         raise Unreadable("a card has no id")
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise Unreadable(f"card {name} has count, devmem, devcore {numbers}")
-    return Card(id=name, slots=numbers[0], memory=numbers[1], cores=numbers[2])
+    return Card(id=name, slots=numbers[0], memory=numbers[1], cores=numbers[2], core_unit=unit)
 
 
 def wanted(vendor: Vendor, container: Container) -> int:
