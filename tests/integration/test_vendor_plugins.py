@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hami_testkit.cluster.plugins.amd import MODEL, amd_plugin
 from hami_testkit.cluster.plugins.ascend import AscendPlugin
+from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
@@ -407,3 +409,101 @@ async def test_vastai_lists_dies_with_the_card_they_are_on(node: OneNode) -> Non
     assert published["hami.io/node-handshake-va"].startswith("Reported_20")
     assert given is not None
     assert ["/dev/vastai/1-1", "/dev/vastai/1-0"] == [device.host for device in given.devices]
+
+
+# AMD
+
+
+AMD = "amd.com/gpu"
+AMD_TO_ALLOCATE = "hami.io/amd-devices-to-allocate"
+AMD_0, AMD_1 = f"{NODE}~0000%3A19%3A00.0", f"{NODE}~0000%3A1a%3A00.0"
+
+
+@pytest.fixture
+async def amds(node: OneNode) -> AsyncIterator[RegisteredPlugin]:
+    """Two MI300X on that node."""
+    async with amd_plugin(node.api, NODE, 2).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(AMD, 20)
+        yield plugin
+
+
+async def test_amd_publishes_memory_and_compute_units(node: OneNode, amds: RegisteredPlugin) -> None:
+    """Without a handshake; the id has the node's name in it."""
+    published = await node_notes(node)
+    cards = json.loads(published["hami.io/node-amd-register"])
+
+    alike = {"count": 10, "devmem": 196288, "devcore": 304, "type": MODEL, "health": True}
+    assert [{"id": AMD_0, **alike}, {"id": AMD_1, "index": 1, **alike}] == cards
+    assert {"hami.io/node-amd-register"} == set(published)
+
+
+async def test_amd_limits_memory_by_environment(node: OneNode, amds: RegisteredPlugin) -> None:
+    """The pod is the one that the lock names."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    pod = a_pod("p", a_container(limits={AMD: 1}))
+    await bind(node, pod, {AMD_TO_ALLOCATE: f"{AMD_1},{MODEL},16384,76:;", **PENDING})
+    await node.wait_phase("p", "Running")
+    given = node.kubelet.given("default", "p", "main")
+
+    assert given is not None
+    assert "16384m" == given.envs["HIP_DEVICE_MEMORY_LIMIT"]
+    assert ["/dev/kfd", "/dev/dri/card1", "/dev/dri/renderD129"] == [device.host for device in given.devices]
+    assert "success" == (await notes(node, "p"))["hami.io/bind-phase"]
+    assert MUTEX not in await node_notes(node)
+
+
+async def test_amd_loses_a_pod_after_its_first_container(node: OneNode, amds: RegisteredPlugin) -> None:
+    """It says success too early, and no longer finds the pod when the second container asks."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    pod = a_pod("p", *(a_container(name, limits={AMD: 1}) for name in ("a", "b")))
+    groups = f"{AMD_0},{MODEL},16384,76:;{AMD_1},{MODEL},16384,76:;"
+    await bind(node, pod, {AMD_TO_ALLOCATE: groups, **PENDING})
+    status = await node.wait_phase("p", "Failed")
+
+    assert f"no binding pod found on node {NODE}" in status["message"]
+
+
+# AWS Neuron
+
+
+NEURON, NEURON_CORE = "aws.amazon.com/neuron", "aws.amazon.com/neuroncore"
+
+
+@pytest.fixture
+async def neurons(node: OneNode) -> AsyncIterator[NeuronPlugin]:
+    """Four devices of two cores on that node."""
+    async with NeuronPlugin(node.api, NODE, 4).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(NEURON, 4)
+        await node.wait_offer(NEURON_CORE, 8)
+        yield plugin
+
+
+async def test_neuron_is_counted_in_devices_and_cores(node: OneNode, neurons: NeuronPlugin) -> None:
+    """It writes no annotation; the instance type is a label."""
+    labels = (await node.api.get(f"/api/v1/nodes/{NODE}"))["metadata"]["labels"]
+
+    assert ("4", "8") == ((await node.counts(NEURON))[0], (await node.counts(NEURON_CORE))[0])
+    assert {} == await node_notes(node)
+    assert "trn1.32xlarge" == labels["node.kubernetes.io/instance-type"]
+
+
+async def test_neuron_gives_containers_the_cores_of_the_annotation(node: OneNode, neurons: NeuronPlugin) -> None:
+    """In the order of the containers; the pod is marked as allocated."""
+    pod = a_pod("p", *(a_container(name, limits={NEURON_CORE: 1}) for name in ("a", "b")))
+    written = {"AWS_NEURON_IDS": "6,7", "NEURON_ALLOCATED": "false", "NEURON_RESOURCE_TYPE": NEURON_CORE}
+    await bind(node, pod, written)
+    await node.wait_phase("p", "Running")
+    given = node.kubelet.given("default", "p", "b")
+
+    assert given is not None
+    assert ["6", "7"] == [node.env("p", c)["NEURON_RT_VISIBLE_CORES"] for c in ("a", "b")]
+    assert ["/dev/neuron3"] == [device.host for device in given.devices]
+    assert "true" == (await notes(node, "p"))["NEURON_ALLOCATED"]
+
+
+async def test_neuron_refuses_a_pod_without_ids(node: OneNode, neurons: NeuronPlugin) -> None:
+    """Nobody chose devices for it."""
+    await bind(node, a_pod("p", a_container(limits={NEURON: 1})), {})
+    status = await node.wait_phase("p", "Failed")
+
+    assert f"no pod on node {NODE} waits for Neuron devices" in status["message"]

@@ -211,3 +211,17 @@ def test_cards_that_nobody_serves() -> None:
 
     assert ["plugin-gone"] == rules(look([mute]))
     assert ["plugin-gone"] == rules(look([dead]))
+
+
+def test_single_cores_are_counted_one_by_one() -> None:
+    """Two pods with the same core of a device, though the numbers add up to no more than it lists."""
+    card = a_card("node-1-AWSNeuron-0", vendor="AWSNeuron", slots=2, cores=3, memory=0)
+    node, asking = a_node("node-1").with_card(card).node(), {"aws.amazon.com/neuroncore": 1}
+    key = "hami.io/aws-neuron-devices-allocated"
+    first, second, other = (
+        bound(a_pod(name).asking(**asking), holds=f"node-1-AWSNeuron-0,AWSNeuron,0,{mask}:;", key=key)
+        for name, mask in (("p", 1), ("q", 2), ("r", 1))
+    )
+
+    assert () == look([node], [first, second])
+    assert ["over-cores"] == rules(look([node], [first, other]))

@@ -71,7 +71,9 @@ def is_bound(state: State) -> bool:
 
 
 class Grant(Struct, frozen=True, gc=False, kw_only=True):
-    """A slice of one card for one container: memory in MiB, cores in percent. ``vendor`` is the common word."""
+    """A slice of one card for one container: memory in MiB, cores as the vendor books them, which is in percent but for
+    those with a ``core_booking``. ``vendor`` is the common word.
+    """
 
     uuid: str
     vendor: str
@@ -79,6 +81,8 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     cores: int
     index: int | None = None
     """The card's index on its node; not encoded in annotations, so unknown after a rebuild."""
+    model: str = ""
+    """The card's model, where device lists name it; empty = they name the vendor's word."""
     custom: dict[str, object] = field(default_factory=dict)
 
 

@@ -42,6 +42,8 @@ class Fit(Struct, frozen=True, kw_only=True):
     fits: Mask
     positions: Ints
     """[node, place]: the cards taken, in the order of taking, where the node fits; elsewhere anything."""
+    cores: Ints | int
+    """[node, card]: the cores that each card would give, as they are booked."""
     order: Ints
     codes: Codes
     """[place, node]: which of ``reasons`` refused the card at that place of the walk order, or ``FITS``."""
@@ -76,18 +78,22 @@ class Fit(Struct, frozen=True, kw_only=True):
     def grants(self, node: int) -> tuple[Grant, ...]:
         """Return what one node gives, in the order of taking."""
         cards, rows = self.rows.cards, self.rows.numbers[node, self.positions[node]]
-        memory = np.broadcast_to(self.ask.memory_on(self.rows), self.rows.shape)[node, self.positions[node]]
-        devices = ((cards.devices[row], mib) for row, mib in zip(rows.tolist(), memory.tolist(), strict=True))
+        amounts = (
+            np.broadcast_to(amount, self.rows.shape)[node, self.positions[node]].tolist()
+            for amount in (self.ask.memory_on(self.rows), self.cores)
+        )
+        devices = ((cards.devices[row], *of_it) for row, *of_it in zip(rows.tolist(), *amounts, strict=True))
         return tuple(
             Grant(
                 uuid=device.id,
                 vendor=self.ask.vendor.word,
                 memory=mib,
-                cores=self.ask.cores,
+                cores=cores,
                 index=device.index,
+                model=device.model if self.ask.vendor.names_models else "",
                 custom=device.custom,
             )
-            for device, mib in devices
+            for device, mib, cores in devices
             if device is not None
         )
 
@@ -133,6 +139,7 @@ class _Walk:
         nodes, cards = rows.shape
         self._where = np.ascontiguousarray((self._order + np.arange(nodes)[:, np.newaxis] * cards).T)
         self._reasons = _reasons(ask)
+        self._cores = ask.cores_on(rows)
         self._codes: Codes = self._in_order(first_refusals(rows, structs.replace(ask, room=Room())))
         self._taken: Mask = np.zeros(self._codes.shape, dtype=np.bool_)
         self._together: Ints = np.zeros(nodes, dtype=np.int64)
@@ -144,10 +151,9 @@ class _Walk:
             skipped = [code for code, reason in enumerate(self._reasons) if reason in BEFORE_NUMA]
             self._counts_for_numa = ~np.isin(self._codes, skipped)
         if purse is not None:
-            memory, cores = np.broadcast_to(ask.memory_on(rows), rows.shape), ask.cores
-            self._price = np.stack(
-                [self._in_order(np.maximum(c - paid, 0)) for c, paid in zip((memory, cores), purse.paid, strict=True)]
-            )
+            memory = np.broadcast_to(ask.memory_on(rows), rows.shape)
+            amounts = zip((memory, self._cores), purse.paid, strict=True)
+            self._price = np.stack([self._in_order(np.maximum(amount - paid, 0)) for amount, paid in amounts])
             self._left = purse.left.copy()
 
     @property
@@ -199,6 +205,7 @@ class _Walk:
             rows=self._rows,
             fits=fits,
             positions=np.take_along_axis(self._order, places[:, :count], axis=1),
+            cores=self._cores,
             order=self._order,
             codes=self._codes,
             short=short,
@@ -240,6 +247,7 @@ def _too_few(rows: Rows, ask: Ask) -> Fit:
         rows=rows,
         fits=np.zeros(nodes, dtype=np.bool_),
         positions=np.zeros((nodes, 0), dtype=np.int64),
+        cores=ask.cores_on(rows),
         order=np.broadcast_to(np.arange(cards), rows.shape),
         codes=codes,
         short=np.full(nodes, NOTHING),

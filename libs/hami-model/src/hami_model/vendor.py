@@ -14,7 +14,7 @@ from hami_model.allocation import Allocation
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
 from hami_model.picking import Given, Picker
-from hami_model.request import Demand
+from hami_model.request import CoreUnit, Demand
 from hami_model.rows import Floats
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class ResourceNames(Struct, frozen=True, kw_only=True):
     percentage: str = ""
     priority: str = ""
     memory_factor: int = 1
+    core_unit: CoreUnit = CoreUnit.PERCENT
 
 
 class Selectors(Struct, frozen=True, kw_only=True):
@@ -78,6 +79,8 @@ MUTEX_LOCK = Lock("hami.io/mutex.lock")
 
 NOW = "<time>"
 """Stands for the present in what ``Vendor.annotations`` returns; the model has no clock."""
+NOW_IN_NANOSECONDS = "<time in nanoseconds>"
+"""The same, for plugins that read it so."""
 
 
 class Constraints(Struct, frozen=True, kw_only=True):
@@ -138,6 +141,8 @@ class Vendor(Struct, frozen=True, kw_only=True):
     selectors: Selectors = Selectors()
     lock: Lock | None = None
     quota_in_fit: bool = True
+    names_models: bool = False
+    """Pods' device lists name a card's model where they name the vendor's word otherwise."""
     ids_are_local: bool = False
     """A card's id is a name on its node only: two nodes may list the same one."""
     runtime_class: str = ""

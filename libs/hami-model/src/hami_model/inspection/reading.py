@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from hami_model.errors import DomainError, MalformedInventory
+from hami_model.errors import BadDemand, DomainError, MalformedInventory
 from hami_model.objects import Container, Node, Pod
+from hami_model.request import CoreUnit
 from hami_model.units import rounded_up
 from hami_model.vendor import Form, Vendor
 
@@ -29,12 +30,13 @@ class Unreadable(DomainError):
 
 
 class Card(Struct, frozen=True, kw_only=True):
-    """What a node registers: memory in MiB, cores in percent."""
+    """What a node registers: memory in MiB, cores in their unit."""
 
     id: str
     slots: int
     memory: int
     cores: int
+    core_unit: CoreUnit = CoreUnit.PERCENT
 
 
 class Share(Struct, frozen=True, kw_only=True):
@@ -52,10 +54,14 @@ Given = tuple[tuple[Share, ...], ...]
 
 def cards(vendor: Vendor, node: Node) -> tuple[Card, ...]:
     """Return the cards of one vendor that the node registers; without an annotation of the vendor, by its capacity."""
-    if not vendor.keys.register:
-        return _cards_by_capacity(vendor, node)
     text = node.annotations.get(vendor.keys.register)
-    return _cards_of_text(text) if vendor.form is Form.TEXT else _cards_of_json(text)
+    if not vendor.keys.register:
+        found = _cards_by_capacity(vendor, node)
+    elif vendor.form is Form.TEXT:
+        found = _cards_of_text(text)
+    else:
+        found = _cards_of_json(text)
+    return tuple(structs.replace(card, core_unit=vendor.resources.core_unit) for card in found)
 
 
 def _cards_of_text(text: str | None) -> tuple[Card, ...]:
@@ -103,7 +109,16 @@ def _card(raw: object) -> Card:
 
 
 def wanted(vendor: Vendor, container: Container) -> int:
-    """Return how many cards the container asks for: what the kubelet will ask a device plugin for."""
+    """Return how many cards the container asks for: what the kubelet will ask a device plugin for.
+
+    How many cards hold single cores is the vendor's own rule.
+    """
+    if vendor.resources.core_unit is CoreUnit.BITS:
+        try:
+            demand = vendor.demand(vendor, container)
+        except BadDemand:
+            return 0
+        return demand.count if demand else 0
     limits = (container.resources.limits if container.resources else None) or {}
     return max(0, rounded_up(limits.get(vendor.resources.count, 0)) or 0)
 

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
+from hami_testkit.cluster.plugins.amd import amd_plugin
 from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
+from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
@@ -52,6 +54,8 @@ MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "MLU": CambriconPlugin,
     "DCU": hygon_plugin,
     **{word: partial(iluvatar_plugin, word=word) for word in ILUVATAR_CHIPS},
+    "AWSNeuron": NeuronPlugin,
+    "AMD": amd_plugin,
     "Vastai": vastai_plugin,
     "Biren": biren_plugin,
     **{word: partial(AscendPlugin, word=word) for word in CHIPS},
