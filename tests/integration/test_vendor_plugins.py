@@ -12,6 +12,7 @@ from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
 from hami_testkit.cluster.plugins.iluvatar import CHIPS, iluvatar_plugin
+from hami_testkit.cluster.plugins.kunlun import VXPU, XPU, XpuPlugin, vxpu_plugin
 from hami_testkit.cluster.plugins.registered import RegisteredPlugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
@@ -461,6 +462,42 @@ async def test_amd_loses_a_pod_after_its_first_container(node: OneNode, amds: Re
     status = await node.wait_phase("p", "Failed")
 
     assert f"no binding pod found on node {NODE}" in status["message"]
+
+
+# Kunlun
+
+
+async def test_kunlun_shares_are_served_by_the_lock(node: OneNode) -> None:
+    """Its plugin publishes cards with the NUMA node of each half, finds the pod, says success and opens the lock."""
+    key = "hami.io/xpu-devices-to-allocate"
+    granted = {key: f"XPU-{NODE}-1,XPU,24576,25:;", **PENDING}
+    async with vxpu_plugin(node.api, NODE, 2).running(node.kubelet.plugins):
+        await node.wait_offer(VXPU, 8)
+        published = await node_notes(node)
+        await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+        await bind(node, a_pod("p", a_container(limits={VXPU: 1})), granted)
+        await node.wait_phase("p", "Running")
+        after = await notes(node, "p")
+        given = node.kubelet.given("default", "p", "main")
+
+    assert [0, 1] == [card.get("numa", 0) for card in json.loads(published["hami.io/node-register-xpu"])]
+    assert published["hami.io/node-handshake-xpu"].startswith("Reported_20")
+    assert ("success", "") == (after["hami.io/bind-phase"], after[key].replace(";", ""))
+    assert given is not None
+    assert ["/dev/xpu1"] == [device.host for device in given.devices]
+
+
+async def test_whole_kunlun_cards_are_served_by_their_numbers(node: OneNode) -> None:
+    """No lock and no handshake: the annotation says which."""
+    granted = {"hami.io/kunlun-allocated": "x", "BAIDU_COM_DEVICE_IDX": "2,3", **PENDING}
+    async with XpuPlugin(node.api, NODE, 4).running(node.kubelet.plugins):
+        await node.wait_offer(XPU, 4)
+        await bind(node, a_pod("p", a_container(limits={XPU: 2})), granted)
+        await node.wait_phase("p", "Running")
+        given = node.kubelet.given("default", "p", "main")
+
+    assert given is not None
+    assert ["/dev/xpu2", "/dev/xpu3"] == [device.host for device in given.devices]
 
 
 # AWS Neuron

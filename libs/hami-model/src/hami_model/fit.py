@@ -72,6 +72,7 @@ class Fit(Struct, frozen=True, kw_only=True):
             total=np.full(size, cards),
             short=self.short[nodes],
             over=self.over,
+            told=self.ask.vendor.told,
         )
         return tally.texts(np.arange(size))
 

@@ -65,5 +65,6 @@ def survey(rows: Rows, ask: Ask, capacity: int) -> Survey:
         counts=table[:, :FITS],
         total=table.sum(axis=1),
         short=np.where(passing > 0, passing, NOTHING),
+        told=ask.vendor.told,
     )
     return Survey(ask, passing, tally)

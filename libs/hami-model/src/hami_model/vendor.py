@@ -4,7 +4,7 @@ One rule: everything the core needs of a vendor is a field here; a field that is
 first, so that names overridden by the device config reach it. Nothing here does I/O, and the core names no vendor.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from hami_model.allocation import Allocation
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
 from hami_model.picking import Given, Picker
+from hami_model.reason import Reason
 from hami_model.request import CoreUnit, Demand
 from hami_model.rows import Floats
 
@@ -170,5 +171,7 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """Return how to pick cards for a demand whose place on a node is special; None = the first ones in walk order."""
     node_score: Callable[["Vendor", Sequence[Given]], Floats] | None = None
     """Bonus on each node's score for what the containers get there; None = 0."""
+    told: Callable[[Mapping[Reason, int]], Mapping[Reason, int]] | None = None
+    """Return what is told of how many cards refused a pod, and why; None = all of it."""
     best_bonus: float = 0.0
     """The most that ``node_score`` gives for one container: how far the search for the best node must look."""
