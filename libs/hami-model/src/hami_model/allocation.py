@@ -71,9 +71,7 @@ def is_bound(state: State) -> bool:
 
 
 class Grant(Struct, frozen=True, gc=False, kw_only=True):
-    """A slice of one card for one container: memory in MiB, cores as the vendor books them, which is in percent but for
-    those with a ``core_booking``. ``vendor`` is the common word.
-    """
+    """A slice of one card for one container: MiB, and cores in the vendor's unit. ``vendor`` is the common word."""
 
     uuid: str
     vendor: str

@@ -64,6 +64,8 @@ class Ask(Struct, frozen=True, kw_only=True):
 
     def cores_on(self, rows: Rows) -> Ints | int:
         """Return the cores wanted of each card, in the form in which they are booked."""
+        if self.demand.core_unit is CoreUnit.PERCENT:
+            return self.cores
         return cores.taken(self.demand, rows.cores, rows.used_cores)
 
     def total_cores(self, rows: Rows) -> Ints | int:
