@@ -47,7 +47,7 @@ def test_what_a_plugin_published_is_written_back_byte_for_byte(case: dict[str, A
             text = node.annotations.get(vendor.keys.register)
             if text is None:
                 continue
-            assert text == encode_register(decode_register(text, vendor.word))
+            assert text == encode_register(decode_register(text, vendor.word, vendor.form), vendor.form)
             if vendor.keys.links in node.annotations:
                 links = {device.id: device.links for device in vendor.discover(vendor, node)}
                 assert node.annotations[vendor.keys.links] == encode_links(links)

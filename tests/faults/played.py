@@ -7,7 +7,7 @@ that is to give more than it has says so.
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -20,7 +20,8 @@ from hami_model.device import Device
 from hami_model.objects import PodRef
 from hami_model.request import Role
 from hami_node_agent.inventory import Inventory
-from hami_node_agent.report import Presence, Reports
+from hami_node_agent.probes import CardFacts
+from hami_node_agent.report import Containers, Presence, Reports
 from hami_node_agent.table import Entry, Table
 from hami_testkit.cluster.client import ApiClient, Informer
 from hami_testkit.cluster.kubelet.pod import annotation, is_deleted, path_of, uid_of
@@ -120,7 +121,7 @@ class PlayedAgent(PlayedNode):
         )
         self._presence = Presence(
             any_bus, node=node.name, agent=f"played-{node.name}", inventory=Inventory(_NoProbe(), devices),
-            jitter=lambda s: s, holding=lambda: [pod.uid for pod in self._table.pods],
+            jitter=lambda s: s, containers=Containers(holding=lambda: [pod.uid for pod in self._table.pods]),
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -237,6 +238,16 @@ def play(
 
 class _NoProbe:
     """The cards of a played node never change."""
+
+    @property
+    def facts(self) -> Mapping[str, CardFacts]:
+        return {}
+
+    async def wait_news(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
 
     async def look(self) -> tuple[Device, ...]:
         raise NotImplementedError

@@ -5,9 +5,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hami_testkit.cluster.plugins.amd import MODEL, amd_plugin
 from hami_testkit.cluster.plugins.ascend import AscendPlugin
+from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
+from hami_testkit.cluster.plugins.hygon import hygon_plugin
+from hami_testkit.cluster.plugins.iluvatar import CHIPS, iluvatar_plugin
+from hami_testkit.cluster.plugins.kunlun import VXPU, XPU, XpuPlugin, vxpu_plugin
 from hami_testkit.cluster.plugins.registered import RegisteredPlugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
@@ -337,6 +342,55 @@ async def test_biren_marks_a_pod_failed_and_opens_the_lock(
     assert MUTEX not in await node_notes(node)
 
 
+# Hygon and Iluvatar
+
+
+async def test_hygon_publishes_its_cards_in_hamis_older_text(node: OneNode) -> None:
+    """Nine fields and a colon each; a card that falls ill says ``false``."""
+    async with hygon_plugin(node.api, NODE, 2).running(node.kubelet.plugins) as plugin:
+        await plugin.mark(f"DCU-{NODE}-1", healthy=False)
+        await node.wait_offer("hygon.com/dcunum", 4, capacity=8)
+        published = await node_notes(node)
+
+    assert (
+        f"DCU-{NODE}-0,4,65520,100,DCU-K100_AI,0,true,0,hami-core:DCU-{NODE}-1,4,65520,100,DCU-K100_AI,0,false,1,hami-core:"
+    ) == published["hami.io/node-dcu-register"]
+    assert published["hami.io/node-handshake-dcu"].startswith("Reported_20")
+
+
+async def test_hygon_serves_the_pod_that_the_lock_names(node: OneNode) -> None:
+    """It finds the pod under its own key, empties it, says success and opens the lock."""
+    key = "hami.io/dcu-devices-to-allocate"
+    granted = {key: f"DCU-{NODE}-0,DCU,2000,60:;", "hami.io/bind-phase": "allocating", "hami.io/vgpu-node": NODE}
+    async with hygon_plugin(node.api, NODE, 1).running(node.kubelet.plugins):
+        await node.wait_offer("hygon.com/dcunum", 4)
+        await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+        await bind(node, a_pod("p", a_container(limits={"hygon.com/dcunum": 1})), granted)
+        await node.wait_phase("p", "Running")
+        after = await notes(node, "p")
+
+    assert ("success", "") == (after["hami.io/bind-phase"], after[key].replace(";", ""))
+    assert MUTEX not in await node_notes(node)
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+async def test_iluvatar_publishes_and_serves_each_chip_under_its_own_keys(node: OneNode, chip: str) -> None:
+    """The chip's name stands before ``register``."""
+    vgpu, key = f"iluvatar.ai/{chip}-vgpu", f"hami.io/{chip}-devices-to-allocate"
+    granted = {key: f"{chip}-{NODE}-0,{chip},16384,50:;", "hami.io/bind-phase": "allocating", "hami.io/vgpu-node": NODE}
+    async with iluvatar_plugin(node.api, NODE, 1, word=chip).running(node.kubelet.plugins):
+        await node.wait_offer(vgpu, 4)
+        published = await node_notes(node)
+        await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+        await bind(node, a_pod("p", a_container(limits={vgpu: 1})), granted)
+        await node.wait_phase("p", "Running")
+        after = await notes(node, "p")
+
+    assert f"{chip}-{NODE}-0,4,32768,100,{chip},0,true,0,hami-core:" == published[f"hami.io/node-{chip}-register"]
+    assert published[f"hami.io/node-handshake-{chip}"].startswith("Reported_20")
+    assert ("success", "") == (after["hami.io/bind-phase"], after[key].replace(";", ""))
+
+
 # Vastai
 
 
@@ -356,3 +410,137 @@ async def test_vastai_lists_dies_with_the_card_they_are_on(node: OneNode) -> Non
     assert published["hami.io/node-handshake-va"].startswith("Reported_20")
     assert given is not None
     assert ["/dev/vastai/1-1", "/dev/vastai/1-0"] == [device.host for device in given.devices]
+
+
+# AMD
+
+
+AMD = "amd.com/gpu"
+AMD_TO_ALLOCATE = "hami.io/amd-devices-to-allocate"
+AMD_0, AMD_1 = f"{NODE}~0000%3A19%3A00.0", f"{NODE}~0000%3A1a%3A00.0"
+
+
+@pytest.fixture
+async def amds(node: OneNode) -> AsyncIterator[RegisteredPlugin]:
+    """Two MI300X on that node."""
+    async with amd_plugin(node.api, NODE, 2).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(AMD, 20)
+        yield plugin
+
+
+async def test_amd_publishes_memory_and_compute_units(node: OneNode, amds: RegisteredPlugin) -> None:
+    """Without a handshake; the id has the node's name in it."""
+    published = await node_notes(node)
+    cards = json.loads(published["hami.io/node-amd-register"])
+
+    alike = {"count": 10, "devmem": 196288, "devcore": 304, "type": MODEL, "health": True}
+    assert [{"id": AMD_0, **alike}, {"id": AMD_1, "index": 1, **alike}] == cards
+    assert {"hami.io/node-amd-register"} == set(published)
+
+
+async def test_amd_limits_memory_by_environment(node: OneNode, amds: RegisteredPlugin) -> None:
+    """The pod is the one that the lock names."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    pod = a_pod("p", a_container(limits={AMD: 1}))
+    await bind(node, pod, {AMD_TO_ALLOCATE: f"{AMD_1},{MODEL},16384,76:;", **PENDING})
+    await node.wait_phase("p", "Running")
+    given = node.kubelet.given("default", "p", "main")
+
+    assert given is not None
+    assert "16384m" == given.envs["HIP_DEVICE_MEMORY_LIMIT"]
+    assert ["/dev/kfd", "/dev/dri/card1", "/dev/dri/renderD129"] == [device.host for device in given.devices]
+    assert "success" == (await notes(node, "p"))["hami.io/bind-phase"]
+    assert MUTEX not in await node_notes(node)
+
+
+async def test_amd_loses_a_pod_after_its_first_container(node: OneNode, amds: RegisteredPlugin) -> None:
+    """It says success too early, and no longer finds the pod when the second container asks."""
+    await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+    pod = a_pod("p", *(a_container(name, limits={AMD: 1}) for name in ("a", "b")))
+    groups = f"{AMD_0},{MODEL},16384,76:;{AMD_1},{MODEL},16384,76:;"
+    await bind(node, pod, {AMD_TO_ALLOCATE: groups, **PENDING})
+    status = await node.wait_phase("p", "Failed")
+
+    assert f"no binding pod found on node {NODE}" in status["message"]
+
+
+# Kunlun
+
+
+async def test_kunlun_shares_are_served_by_the_lock(node: OneNode) -> None:
+    """Its plugin publishes cards with the NUMA node of each half, finds the pod, says success and opens the lock."""
+    key = "hami.io/xpu-devices-to-allocate"
+    granted = {key: f"XPU-{NODE}-1,XPU,24576,25:;", **PENDING}
+    async with vxpu_plugin(node.api, NODE, 2).running(node.kubelet.plugins):
+        await node.wait_offer(VXPU, 8)
+        published = await node_notes(node)
+        await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+        await bind(node, a_pod("p", a_container(limits={VXPU: 1})), granted)
+        await node.wait_phase("p", "Running")
+        after = await notes(node, "p")
+        given = node.kubelet.given("default", "p", "main")
+
+    assert [0, 1] == [card.get("numa", 0) for card in json.loads(published["hami.io/node-register-xpu"])]
+    assert published["hami.io/node-handshake-xpu"].startswith("Reported_20")
+    assert ("success", "") == (after["hami.io/bind-phase"], after[key].replace(";", ""))
+    assert given is not None
+    assert ["/dev/xpu1"] == [device.host for device in given.devices]
+
+
+async def test_whole_kunlun_cards_are_served_by_their_numbers(node: OneNode) -> None:
+    """No lock and no handshake: the annotation says which."""
+    granted = {"hami.io/kunlun-allocated": "x", "BAIDU_COM_DEVICE_IDX": "2,3", **PENDING}
+    async with XpuPlugin(node.api, NODE, 4).running(node.kubelet.plugins):
+        await node.wait_offer(XPU, 4)
+        await bind(node, a_pod("p", a_container(limits={XPU: 2})), granted)
+        await node.wait_phase("p", "Running")
+        given = node.kubelet.given("default", "p", "main")
+
+    assert given is not None
+    assert ["/dev/xpu2", "/dev/xpu3"] == [device.host for device in given.devices]
+
+
+# AWS Neuron
+
+
+NEURON, NEURON_CORE = "aws.amazon.com/neuron", "aws.amazon.com/neuroncore"
+
+
+@pytest.fixture
+async def neurons(node: OneNode) -> AsyncIterator[NeuronPlugin]:
+    """Four devices of two cores on that node."""
+    async with NeuronPlugin(node.api, NODE, 4).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(NEURON, 4)
+        await node.wait_offer(NEURON_CORE, 8)
+        yield plugin
+
+
+async def test_neuron_is_counted_in_devices_and_cores(node: OneNode, neurons: NeuronPlugin) -> None:
+    """It writes no annotation; the instance type is a label."""
+    labels = (await node.api.get(f"/api/v1/nodes/{NODE}"))["metadata"]["labels"]
+
+    assert ("4", "8") == ((await node.counts(NEURON))[0], (await node.counts(NEURON_CORE))[0])
+    assert {} == await node_notes(node)
+    assert "trn1.32xlarge" == labels["node.kubernetes.io/instance-type"]
+
+
+async def test_neuron_gives_containers_the_cores_of_the_annotation(node: OneNode, neurons: NeuronPlugin) -> None:
+    """In the order of the containers; the pod is marked as allocated."""
+    pod = a_pod("p", *(a_container(name, limits={NEURON_CORE: 1}) for name in ("a", "b")))
+    written = {"AWS_NEURON_IDS": "6,7", "NEURON_ALLOCATED": "false", "NEURON_RESOURCE_TYPE": NEURON_CORE}
+    await bind(node, pod, written)
+    await node.wait_phase("p", "Running")
+    given = node.kubelet.given("default", "p", "b")
+
+    assert given is not None
+    assert ["6", "7"] == [node.env("p", c)["NEURON_RT_VISIBLE_CORES"] for c in ("a", "b")]
+    assert ["/dev/neuron3"] == [device.host for device in given.devices]
+    assert "true" == (await notes(node, "p"))["NEURON_ALLOCATED"]
+
+
+async def test_neuron_refuses_a_pod_without_ids(node: OneNode, neurons: NeuronPlugin) -> None:
+    """Nobody chose devices for it."""
+    await bind(node, a_pod("p", a_container(limits={NEURON: 1})), {})
+    status = await node.wait_phase("p", "Failed")
+
+    assert f"no pod on node {NODE} waits for Neuron devices" in status["message"]

@@ -92,10 +92,10 @@ def smaller(site: Site, memory: int) -> dict[str, str]:
     """Return the registration of a node whose cards have less memory now."""
     changed = {}
     for word in site.words:
-        key = a_catalog().by_word(word).keys.register
-        if key:
+        vendor = a_catalog().by_word(word)
+        if key := vendor.keys.register:
             cards = [msgspec.structs.replace(d, memory=memory) for d in cards_of(site) if d.vendor == word]
-            changed[key] = encode_register(cards)
+            changed[key] = encode_register(cards, vendor.form)
     return changed
 
 

@@ -134,6 +134,13 @@ def test_a_card_that_the_node_does_not_have() -> None:
     assert ("card-unknown", "node-1", "node-2-0", "team-a/p") == (found.rule, found.node, found.card, found.pod)
 
 
+def test_a_part_of_a_card_as_hami_named_it_before() -> None:
+    """``card[geometry-position]`` is that card."""
+    pod = bound(a_pod("p").asking(gpu=1), holds="node-1-0[0-3],NVIDIA,10,0:;")
+
+    assert () == look([NODE], [pod])
+
+
 def test_one_card_on_two_nodes() -> None:
     """A uuid names one card in the world."""
     twin = structs.replace(NODE, metadata=structs.replace(NODE.metadata, name="node-2"))
@@ -163,6 +170,32 @@ def test_cards_that_cannot_be_read(text: str) -> None:
     assert ["register-unreadable"] == rules(look([node]))
 
 
+@pytest.mark.parametrize("text", [
+    "", "rubbish", "[]", "b:", "D0,4,65520,100,DCU-K100:", "D0,4,-1,100,T,0,true,0,m:", "D0,4,1,100,T,0,yes,0,m:",
+    "D0,4,1,100,T,0,true,0:",
+])  # fmt: skip
+def test_cards_of_the_older_text_that_cannot_be_read(text: str) -> None:
+    """HAMi's text of seven or nine fields a card is held to as much as its JSON."""
+    node = a_node("node-1").annotated({"hami.io/node-dcu-register": text}).node()
+
+    assert ["register-unreadable"] == rules(look([node]))
+
+
+def test_a_card_of_the_older_text_that_is_given_beyond_its_memory() -> None:
+    """Named with seven fields as with nine."""
+    text = "D0,4,8000,100,DCU-K100,-1,1:D1,4,8000,100,DCU-K100,0,t,1,:"
+    node = a_node("node-1").annotated({"hami.io/node-dcu-register": text}).node()
+    pods = [
+        bound(
+            a_pod(name).asking(**{"hygon.com/dcunum": 1}), holds="D0,DCU,5000,10:;", key="hami.io/dcu-devices-allocated"
+        )
+        for name in ("a", "b")
+    ]
+    found = next(finding for finding in look([node], pods) if finding.rule == "over-memory")
+
+    assert ("D0", 8000, 10000) == (found.card, found.had, found.used)
+
+
 def test_a_capacity_that_cannot_be_read() -> None:
     """Likewise for vendors without an annotation."""
     node = a_node("node-1").node()
@@ -178,3 +211,17 @@ def test_cards_that_nobody_serves() -> None:
 
     assert ["plugin-gone"] == rules(look([mute]))
     assert ["plugin-gone"] == rules(look([dead]))
+
+
+def test_single_cores_are_counted_one_by_one() -> None:
+    """Two pods with the same core of a device, though the numbers add up to no more than it lists."""
+    card = a_card("node-1-AWSNeuron-0", vendor="AWSNeuron", slots=2, cores=3, memory=0)
+    node, asking = a_node("node-1").with_card(card).node(), {"aws.amazon.com/neuroncore": 1}
+    key = "hami.io/aws-neuron-devices-allocated"
+    first, second, other = (
+        bound(a_pod(name).asking(**asking), holds=f"node-1-AWSNeuron-0,AWSNeuron,0,{mask}:;", key=key)
+        for name, mask in (("p", 1), ("q", 2), ("r", 1))
+    )
+
+    assert () == look([node], [first, second])
+    assert ["over-cores"] == rules(look([node], [first, other]))

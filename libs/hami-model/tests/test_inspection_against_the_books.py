@@ -21,6 +21,8 @@ NODES: tuple[NodeBuilder, ...] = (
     a_node("node-1").with_cards(2, memory=8000, slots=4),
     a_node("node-2").with_cards(1, memory=16000, slots=3).with_cards(2, vendor="Ascend310P", memory=21527, cores=8),
     a_node("node-3").with_card(a_card("node-3-cambricon-mlu-0", memory=16384, vendor="MLU", slots=100)),
+    a_node("node-4").with_cards(2, vendor="DCU", memory=65520, slots=4),
+    a_node("node-5").with_cards(1, vendor="MR-V100", memory=32768, slots=4),
 )  # fmt: skip
 
 ASKS = st.sampled_from([
@@ -32,6 +34,8 @@ ASKS = st.sampled_from([
     {"gpu": 1},
     {"mlu": 1, "mlumem": 8, "mlucores": 30},
     {"huawei.com/Ascend310P": 1, "huawei.com/Ascend310P-memory": 6144},
+    {"hygon.com/dcunum": 2, "hygon.com/dcumem": 30000, "hygon.com/dcucores": 40},
+    {"iluvatar.ai/MR-V100-vgpu": 1, "iluvatar.ai/MR-V100.vMem": 40},
 ])  # fmt: skip
 ROLES = st.sampled_from(["asking", "asking", "starting_with", "beside"])
 PODS = st.lists(

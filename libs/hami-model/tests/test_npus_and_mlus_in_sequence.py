@@ -25,12 +25,13 @@ SIZES = {
     "Ascend910A": (32768, 2184, 4369), "Ascend910B2": (65536, 8192, 16384), "Ascend910B3": (65536, 16384, 32768),
     "Ascend910B4": (32768, 8192, 16384), "Ascend910B4-1": (65536, 16384, 32768), "Ascend910C": (65536, 16384),
     "Ascend310P": (21527, 3072, 6144, 12288), "MLU": (24576, 1024, 4096, 12288),
-    "Biren": (65024, 65024), "Vastai": (32768, 32768),
+    "DCU": (65520, 2000, 16384, 30000), "MR-V100": (32768, 2048, 8192, 16384),
+    "AWSNeuron": (0,), "AMD": (196608, 16384, 49152, 98304), "Biren": (65024, 65024), "Vastai": (32768, 32768),
 }  # fmt: skip
 """MiB of a whole card, then of shares of it, by word."""
 BY_NUMBER = {"Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va"}
 """Resources of words whose cards are asked for by number alone."""
-WHOLE_CORES = ("MLU", *BY_NUMBER)
+WHOLE_CORES = ("MLU", "DCU", "MR-V100", *BY_NUMBER)
 """Words whose cards have a hundred cores, split in software or not."""
 CARD_POLICIES = ("binpack", "spread", "mutex", "numa,binpack", "")
 SOFT = {"huawei.com/vnpu-mode": "hami-core"}
@@ -61,6 +62,7 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
     """Make up a node of one or two kinds of cards, which splits in software or does not."""
     soft, devices = random.random() < 0.4, list[Device]()
     for word in random.sample(words, random.randint(1, len(words))):
+        per_device, instance = random.choice([2, 2, 4]), random.choice(["trn1.32xlarge", "inf2.48xlarge"])
         is_networked = word.startswith("Ascend910") and random.random() < 0.9
         has_dies = word == "Vastai" and random.random() < 0.8
         for at in range(random.choice([1, 2, 4, 4, 6])):
@@ -68,8 +70,14 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
             if has_dies and random.random() < 0.98:
                 network = {"DeviceStrategy": "die", "AIC": str(random.choice([0, 0, 1]))}
             facts = {"index": at, "slots": random.choice([2, 4, 7]), "custom": network, "numa": random.randint(0, 1)}
-            card_cores = 100 if word in WHOLE_CORES or (soft and random.random() < 0.9) else 20
+            units = random.choice([304, 104, 100, 60])
+            card_cores = (
+                units if word == "AMD" else 100 if word in WHOLE_CORES or (soft and random.random() < 0.9) else 20
+            )
             healthy = random.random() < 0.92
+            if word == "AWSNeuron":
+                facts = {"index": at, "slots": per_device, "mode": instance}
+                card_cores = 2**per_device - 1
             devices.append(
                 a_card(
                     f"{name}-{word}-{at}",
@@ -102,6 +110,19 @@ def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     cores = random.choice([0, 10, 25, 50, 100])
     if word == "MLU":
         return {"mlu": count, **random.choice([{}, {"mlumem": memory // 256}, {"mlumem": 4, "mlucores": cores}])}
+    if word == "DCU":
+        share = {"hygon.com/dcumem": memory, "hygon.com/dcucores": cores}
+        return {"hygon.com/dcunum": count, **random.choice([{}, share, share])}
+    if word == "MR-V100":
+        share = {f"iluvatar.ai/{word}.vMem": memory // 256, f"iluvatar.ai/{word}.vCore": cores}
+        return {f"iluvatar.ai/{word}-vgpu": count, **random.choice([{}, share, share])}
+    if word == "AWSNeuron":
+        return random.choice(
+            [{"aws.amazon.com/neuron": count}, {"aws.amazon.com/neuroncore": random.choice([1, 2, 8])}]
+        )
+    if word == "AMD":
+        asked = {"amd.com/gpu": count, "amd.com/gpumem": memory, "amd.com/gpucores": random.choice([1, 7, 33, 100])}
+        return {name: asked[name] for name in asked if name == "amd.com/gpu" or random.random() < 0.8}
     if word in BY_NUMBER:
         return {BY_NUMBER[word]: count}
     name = f"huawei.com/{word}"

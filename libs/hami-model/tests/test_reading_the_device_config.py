@@ -14,11 +14,14 @@ HAMIS_ORDER = (
 
 
 def test_the_chart_brings_every_vendor() -> None:
-    """In HAMi's order, in which a container's demands stand; Ascend chips only where they are switched on."""
+    """In HAMi's order, in which a container's demands stand; Ascend and Iluvatar chips only where switched on."""
     on = vendors.build(config.DEFAULTS, ascend=True, iluvatar=False).words
+    iluvatar = vendors.build(config.DEFAULTS, ascend=False, iluvatar=True).words
     off = vendors.build(config.DEFAULTS, ascend=False, iluvatar=False).words
 
-    assert {"NVIDIA", "MLU", "Biren"} <= set(off)
+    assert {"NVIDIA", "MLU", "DCU", "Biren"} <= set(off)
+    assert sorted(iluvatar, key=HAMIS_ORDER.index) == list(iluvatar)
+    assert ["MR-V100", "MR-V50", "BI-V150", "BI-V100"] == [word for word in iluvatar if word not in off]
     assert sorted(off, key=HAMIS_ORDER.index) == list(off) == list(on[: len(off)])
     assert {"Ascend310P", "Ascend910C", "Ascend910B4-1"} < set(on[len(off) :])
     assert 7 == len(on) - len(off)

@@ -1,4 +1,4 @@
-"""Cards as nodes publish them: NVIDIA's and Ascend's JSON, Cambricon's capacity."""
+"""Cards as nodes publish them: JSON, HAMi's older text, Cambricon's capacity."""
 
 import json
 from typing import Any
@@ -10,10 +10,11 @@ from hami_model.annotations import decode_links, decode_register, encode_links, 
 from hami_model.device import Device, MigProfile, Placement
 from hami_model.errors import MalformedInventory
 from hami_model.objects import Node
+from hami_model.vendor import Form
 from hypothesis import given
 from hypothesis import strategies as st
 
-CATALOG = vendors.build(config.DEFAULTS, ascend=True, iluvatar=False)
+CATALOG = vendors.build(config.DEFAULTS, ascend=True, iluvatar=True)
 REGISTER = "hami.io/node-nvidia-register"
 
 
@@ -103,6 +104,86 @@ def test_one_bad_element_rejects_the_annotation_and_names_it(text: str, complain
     """HAMi crashes on ``[null]``; here the node's vendor is rejected with a sentence."""
     with pytest.raises(MalformedInventory, match=complaint):
         decode_register(text, "NVIDIA")
+
+
+def test_the_older_text_has_every_field_of_a_card() -> None:
+    """Hygon's and Iluvatar's plugins write it: a card after another, each ended by a colon."""
+    cards = (a_card(mode="hami-core"), a_card(id="GPU-1", index=1, numa=1, mode="hami-core", healthy=False))
+    text = "GPU-0,10,24564,100,NVIDIA RTX,0,true,0,hami-core:GPU-1,10,24564,100,NVIDIA RTX,1,false,1,hami-core:"
+
+    assert text == encode_register(cards, Form.TEXT)
+    assert cards == decode_register(text, "NVIDIA", Form.TEXT)
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("a,1,2,3,T,0,T,4,mig:", (0, True, 4, "mig")),
+        ("a,1,2,3,T,1,0:", (1, False, 0, "hami-core")),
+        ("a,1,2,3,T,-1,TRUE,+2,:", (-1, True, 2, "")),
+        (":a,1,2,3,T,0,t::", (0, True, 0, "hami-core")),
+    ],
+)
+def test_an_older_text_may_end_before_index_and_mode(text: str, facts: tuple[object, ...]) -> None:
+    """Seven fields mean index 0 and ``hami-core``; true and false are Go's words; empty places are no cards."""
+    (card,) = decode_register(text, "DCU", Form.TEXT)
+
+    assert ("a", 1, 2, 3, "T", *facts) == (
+        card.id, card.slots, card.memory, card.cores, card.model, card.numa, card.healthy, card.index, card.mode,
+    )  # fmt: skip
+
+
+def test_an_older_text_may_name_no_card() -> None:
+    """Colons alone."""
+    assert () == decode_register("::", "DCU", Form.TEXT)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "is no list of cards: each ends with a colon"),
+        ("a,1,2,3,T,0,true", "is no list of cards: each ends with a colon"),
+        ('[{"id":"a"}]', "card 0 has 1 fields, not id,count,devmem,devcore,type,numa,health,index,mode"),
+        ("a,1,2,3,T,0,true,5:", "card 0 has 8 fields, not id,count"),
+        ("a,1,2,3,T,0,true:b:", "card 1 has 1 fields, not id,count"),
+        (",1,2,3,T,0,true:", "card 0 has the id ''"),
+        ("a;b,1,2,3,T,0,true:", "nor hold any of"),
+        (" a,1,2,3,T,0,true:", "card 0 has the id ' a'"),
+        ("a,1,2,3,T,0,true:a,1,2,3,T,0,true:", "card a is published twice"),
+        ("a, 1,2,3,T,0,true:", "card 0 has count ' 1', which is not a whole number"),
+        ("a,1,2.5,3,T,0,true:", "card 0 has devmem '2.5', which is not a whole number"),
+        ("a,1,2,1_0,T,0,true:", "card 0 has devcore '1_0', which is not a whole number"),
+        ("a,1,2,3,T,,true:", "card 0 has numa '', which is not a whole number"),
+        ("a,1,2147483648,3,T,0,true:", "card 0 has devmem 2147483648, which is not from 0 to"),
+        ("a,-1,2,3,T,0,true:", "card 0 has count -1, which is not from 0 to"),
+        ("a,1,2,3,T,0,true,-1,:", "card 0 has index -1, which is not from 0 to"),
+        ("a,1,2,3,T,0,yes:", "card 0 has health 'yes', which is neither true nor false"),
+        ("a,1,2,3,T,0,:", "card 0 has health '', which is neither true nor false"),
+    ],
+)
+def test_garbage_in_an_older_text_rejects_it_and_is_named(text: str, complaint: str) -> None:
+    """As with JSON: one bad card, and the node has no cards of that vendor."""
+    with pytest.raises(MalformedInventory, match=complaint):
+        decode_register(text, "DCU", Form.TEXT)
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("DCU", "hami.io/node-dcu-register"),
+        *((chip, f"hami.io/node-{chip}-register") for chip in ("MR-V100", "MR-V50", "BI-V150", "BI-V100")),
+    ],
+)
+def test_hygon_and_iluvatar_publish_the_older_text(word: str, key: str) -> None:
+    """Each Iluvatar chip under a key of its own, the chip's name before ``register``."""
+    text = "GPU-0,4,32768,100,Some Model,1,true,2,hami-core:"
+
+    assert (a_card(vendor=word, slots=4, memory=32768, model="Some Model", numa=1, index=2, mode="hami-core"),) == (
+        discovered(a_node({key: text}), word)
+    )
+    assert () == discovered(a_node({}), word)
+    with pytest.raises(MalformedInventory):
+        discovered(a_node({key: "[]"}), word)
 
 
 def test_pair_scores_stand_with_their_cards() -> None:
@@ -199,6 +280,30 @@ cards = st.builds(
 def test_what_is_written_is_read_back(devices: list[Device]) -> None:
     """Every inventory survives its annotation."""
     assert tuple(devices) == decode_register(encode_register(devices), "NVIDIA")
+
+
+@given(st.lists(cards, max_size=5, unique_by=lambda card: card.id))
+def test_what_is_written_in_the_older_text_is_read_back(devices: list[Device]) -> None:
+    """It knows no facts of a vendor's own, and a model or mode holds none of its separators."""
+    plain = [
+        msgspec.structs.replace(card, custom={}, model=_apart(card.model), mode=_apart(card.mode)) for card in devices
+    ]
+
+    assert tuple(plain) == decode_register(encode_register(plain, Form.TEXT) or ":", "NVIDIA", Form.TEXT)
+
+
+def _apart(text: str) -> str:
+    return text.translate(dict.fromkeys(map(ord, ",:")))
+
+
+@given(st.text("a1,:; -truefalsF0", max_size=60))
+def test_any_older_text_is_read_or_refused(text: str) -> None:
+    """As with JSON."""
+    try:
+        found = decode_register(text, "DCU", Form.TEXT)
+    except MalformedInventory:
+        return
+    assert all(card.id and card.memory >= 0 for card in found)
 
 
 @given(

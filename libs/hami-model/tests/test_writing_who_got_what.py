@@ -70,12 +70,17 @@ def test_every_container_has_its_group() -> None:
         ("A,NVIDIA,1,2,more,fields:;", [["A"], []]),
         ("garbage:A,NVIDIA,1,2:;", [["A"], []]),
         (";A,NVIDIA,1,2:;", [[], ["A"]]),
+        ("A[0-1],NVIDIA,1,2:A[0],NVIDIA,1,2:;", [["A", "A[0]"], []]),
+        ("[0-1],NVIDIA,1,2:;", [["[0-1]"], []]),
         (";", [[], []]),
         ("", [[], []]),
     ],
 )
 def test_readers_forgive_what_hami_writes(text: str, uuids: list[list[str]]) -> None:
-    """Missing separators at the end, further fields and empty groups carry no meaning."""
+    """Missing separators at the end, further fields and empty groups carry no meaning.
+
+    Before 2.10 a part of a partitioned card was named with its geometry and position: it is that card.
+    """
     groups = decode_pod(text, "NVIDIA", a_pod(GPU, GPU))
 
     assert uuids == [[grant.uuid for grant in group] for group in groups]

@@ -14,10 +14,11 @@ from hami_model.device import Device
 from hami_model.objects import Container, Meta, Pod, PodRef, PodSpec, PodStatus, Resources
 from hami_model.request import Role
 from hami_node_agent.desk import Desk, Office, Refusal, Resource
+from hami_node_agent.edits import Edits
 from hami_node_agent.identity import Offer
 from hami_node_agent.inventory import Inventory, card_of, replica_ids
 from hami_node_agent.kubelet import KubeletUnreachable, ListedPod
-from hami_node_agent.limits import Given, HamiCore, hami_core
+from hami_node_agent.limits import HamiCore, hami_core
 from hami_node_agent.pods import NodePods
 from hami_node_agent.probes import SimulatedProbe
 from hami_node_agent.releases import Releases
@@ -59,11 +60,11 @@ class FakeKubelet:
             raise KubeletUnreachable("the kubelet is down")
         return self._listed((namespace, name)) if (namespace, name) in self.shown else None
 
-    async def admit(self, pod: Pod) -> dict[str, Given]:
+    async def admit(self, pod: Pod) -> dict[str, Edits]:
         """Ask for every container of the pod in order; what each was given, by name."""
         shown = self.shown.setdefault((pod.metadata.namespace, pod.metadata.name), {})
         used = self.in_use.setdefault(pod.metadata.uid, set())
-        given: dict[str, Given] = {}
+        given: dict[str, Edits] = {}
         reusable: set[str] = set()
         for container in pod.all_containers:
             is_init = container in pod.init_containers
@@ -203,7 +204,7 @@ def an_allocation(pod: Pod, *grants: tuple[str, str, int]) -> Allocation:
     return Allocation(pod=PodRef.of(pod), node=NODE, containers=tuple(containers))
 
 
-def cards_in(given: Given) -> str:
+def cards_in(given: Edits) -> str:
     return given.env["NVIDIA_VISIBLE_DEVICES"]
 
 

@@ -60,6 +60,16 @@ async def test_a_card_turns_unhealthy_by_an_edit(tmp_path: Path) -> None:
     assert inventory.digest != before
 
 
+async def test_cards_in_mode_mig_take_nobody(tmp_path: Path) -> None:
+    """They are told, and unhealthy: this agent makes no instances, and would refuse the pods at their start."""
+    path = tmp_path / "cards.yaml"
+    path.write_text(TWO_CARDS.replace("mode: hami-core", "mode: mig"))
+    inventory = Inventory(SimulatedProbe(path))
+    await inventory.look()
+
+    assert [("GPU-a", False), ("GPU-b", True)] == [(card.id, card.healthy) for card in inventory.cards]
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hami_model.allocation import Grant
 from hami_model.objects import Container, EnvVar
-from hami_node_agent.limits import LOCK_DIR, HamiCore, Mount, Receiver, environment, hami_core
+from hami_node_agent.edits import Mount
+from hami_node_agent.limits import LOCK_DIR, HamiCore, Receiver, environment, hami_core
 
 TWO_CARDS = (
     Grant(uuid="GPU-a", vendor="NVIDIA", memory=3000, cores=30),
@@ -21,7 +22,6 @@ def test_the_environment_names_every_card_and_its_limit() -> None:
     cache = env.pop("CUDA_DEVICE_MEMORY_SHARED_CACHE")
 
     assert env == {
-        "NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-b",
         "CUDA_DEVICE_MEMORY_LIMIT_0": "3000m",
         "CUDA_DEVICE_MEMORY_LIMIT_1": "5000m",
         "CUDA_DEVICE_SM_LIMIT": "30",

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from hami_kit import bus as buses
 from hami_kit.bus import Bus, BusSettings, Endpoint
@@ -205,7 +206,10 @@ async def test_an_agent_serves_the_cards_that_the_driver_shows(place: Place) -> 
             async with allocator.listening(place.nats) as bus:
                 await bus.wait_connected()
                 await place.start_agent(
-                    HAMI_PROBES="nvml", HAMI_DRIVER_ROOT=str(place.root / "driver"), FAKE_NVML=script
+                    HAMI_PROBES="nvml",
+                    HAMI_DRIVER_ROOT=str(place.root / "driver"),
+                    FAKE_NVML=script,
+                    HAMI_LIBRARY_DIR=str(a_library(place.root / "core")),
                 )
                 await allocator.wait_for(Inventory)
                 await place.run_pod("p")
@@ -221,6 +225,9 @@ async def test_an_agent_serves_the_cards_that_the_driver_shows(place: Place) -> 
     ]
     assert [(d.id, d.healthy) for d in told[-1].devices] == [("GPU-a", True), ("GPU-b", False)]
     assert place.kubelet.container_env("default", "p", "main")["NVIDIA_VISIBLE_DEVICES"] == "GPU-a"
+    home = place.root / "hook" / "vgpu"
+    assert (home / "ld.so.preload").read_text() == f"{home}/libvgpu.so\n"
+    assert (home / "libvgpu.so").read_bytes() == (place.root / "core" / "libvgpu.so").read_bytes()
 
 
 async def test_what_is_really_used_is_told_and_shown(place: Place) -> None:
@@ -235,6 +242,7 @@ async def test_what_is_really_used_is_told_and_shown(place: Place) -> None:
                     HAMI_PROBES="nvml",
                     HAMI_DRIVER_ROOT=str(place.root / "driver"),
                     FAKE_NVML=str(place.root / "driver" / "nvml.script"),
+                    HAMI_LIBRARY_DIR=str(a_library(place.root / "core")),
                     HAMI_LEGACY_METRICS="true",
                 )
                 ref = await place.run_pod("p")
@@ -267,6 +275,13 @@ async def test_what_is_really_used_is_told_and_shown(place: Place) -> None:
         assert line in ordered(shown)
     assert f"hami_container_last_kernel_elapsed_seconds{{{first}}}" in "\n".join(ordered(shown))
     assert "vGPU_device_memory_usage_in_bytes{" in shown
+
+
+def a_library(folder: Path) -> Path:
+    """Make a folder with something that a loader would take for HAMi-core: a shared library of this machine."""
+    folder.mkdir()
+    (folder / "libvgpu.so").write_bytes(Path(msgspec._core.__file__).read_bytes())
+    return folder
 
 
 def ordered(page: str) -> list[str]:

@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.compat import rules
-from tests.compat.answers import ascend, biren, cambricon, nvidia, vastai
+from tests.compat.answers import amd, ascend, awsneuron, biren, cambricon, hygon, iluvatar, kunlun, nvidia, vastai
 from tests.compat.answers.answers import Answers
 
 ALL: dict[str, Answers] = {
     "nvidia": nvidia.ANSWERS,
     "cambricon": cambricon.ANSWERS,
+    "hygon": hygon.ANSWERS,
+    "iluvatar": iluvatar.ANSWERS,
+    "kunlun": kunlun.ANSWERS,
+    "awsneuron": awsneuron.ANSWERS,
+    "amd": amd.ANSWERS,
     "vastai": vastai.ANSWERS,
     "biren": biren.ANSWERS,
     "ascend": ascend.ANSWERS,

@@ -107,6 +107,19 @@ async def test_a_file_instead_of_the_config_map(clinic: Clinic, tmp_path: Path) 
     assert ["extender-missing"] == await clinic.rules("--scheduler-config", str(file), *ACCOUNTS)
 
 
+async def test_vendors_that_take_no_part(clinic: Clinic) -> None:
+    """kube-scheduler need not send the pods of a vendor that is switched off."""
+    without = configuration()
+    without["extenders"][0]["managedResources"] = [
+        each for each in without["extenders"][0]["managedResources"] if not each["name"].startswith("iluvatar.ai/")
+    ]
+    clinic.change(CONFIG_MAPS, "hami", "scheduler", data={"config.yaml": yaml.safe_dump(without)})
+
+    assert ["extender-resources"] == await clinic.rules()
+    clinic.prompt.export("HAMI_ENABLE_ILUVATAR", "false")
+    assert [] == await clinic.rules()
+
+
 async def test_a_card_given_twice(clinic: Clinic) -> None:
     """The checker of the fault tests runs here too."""
     register = '[{"id":"GPU-0","count":10,"devmem":8000,"devcore":100,"health":true}]'

@@ -79,7 +79,7 @@ class Cut(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Grant(Struct, frozen=True, gc=False, kw_only=True):
-    """A slice of one card for one container: memory in MiB, cores in percent. ``vendor`` is the common word."""
+    """A slice of one card for one container: MiB, and cores in the vendor's unit. ``vendor`` is the common word."""
 
     uuid: str
     vendor: str
@@ -87,6 +87,8 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     cores: int
     index: int | None = None
     """The card's index on its node; not encoded in annotations, so unknown after a rebuild."""
+    model: str = ""
+    """The card's model, where device lists name it; empty = they name the vendor's word."""
     custom: dict[str, object] = field(default_factory=dict)
     cuts: tuple[Cut, ...] = ()
     """The part of a card that is cut into parts; after a rebuild also others that the pod's annotations name."""

@@ -17,7 +17,7 @@ from hami_model.keys import ALLOCATING, BIND_PHASE, BIND_TIME, NODE, SUCCESS, TI
 from hami_model.objects import Pod, PodRef
 from hami_model.register import decode_links, decode_register, encode_links, encode_register
 from hami_model.units import INT32_MAX
-from hami_model.vendor import NOW, Vendor
+from hami_model.vendor import NOW, NOW_IN_NANOSECONDS, Vendor
 
 __all__ = [
     "BIND_PHASE", "BIND_TIME", "NODE", "SUCCESS", "TIME", "allocation_annotations", "check_size", "decode_links",
@@ -29,6 +29,8 @@ MOST_BYTES = 256 * 1024
 """What the API server allows all annotations of an object together."""
 
 _FIELDS = 4
+_INSTANCE = re.compile(r"(?<=.)\[[0-9]+-[0-9]+\]\Z")
+"""HAMi before 2.10 named a part of a partitioned card so, after the card: geometry and position."""
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _KEY = re.compile(
     r"(?:(?P<prefix>[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)/)?(?P<name>[a-z0-9](?:[-_.a-z0-9]{0,61}[a-z0-9])?)"
@@ -36,9 +38,9 @@ _KEY = re.compile(
 
 
 def encode_pod(containers: Sequence[ContainerGrants], word: str) -> str:
-    """Write one vendor's grants: ``uuid,word,MiB,percent:`` each, ``;`` after every container, also one without any."""
+    """Write one vendor's grants: ``uuid,word,MiB,cores:`` each, ``;`` after every container, also one without any."""
     return "".join(
-        "".join(f"{g.uuid},{word},{g.memory},{g.cores}:" for g in c.grants if g.vendor == word) + ";"
+        "".join(f"{g.uuid},{g.model or word},{g.memory},{g.cores}:" for g in c.grants if g.vendor == word) + ";"
         for c in containers
     )
 
@@ -104,7 +106,8 @@ def allocation_annotations(catalog: Catalog, allocation: Allocation, pod: Pod, *
         text = encode_pod(allocation.containers, word)
         written |= {key: text for key in (vendor.keys.to_allocate, vendor.keys.allocated) if key}
         written |= vendor.annotations(vendor, allocation, pod)
-    return {key: str(int(now)) if value == NOW else value for key, value in written.items()}
+    times = {NOW: str(int(now)), NOW_IN_NANOSECONDS: f"{int(now * 10**6)}000"}
+    return {key: times.get(value, value) for key, value in written.items()}
 
 
 def read_allocation(catalog: Catalog, pod: Pod) -> Allocation | None:
@@ -173,4 +176,5 @@ def _grant(segment: str, word: str) -> Grant:
     memory, cores = int(fields[2]), int(fields[3])
     if max(memory, cores) > INT32_MAX:
         raise MalformedAllocation(f"{segment!r} has a number above {INT32_MAX}")
-    return Grant(uuid=fields[0], vendor=word, memory=memory, cores=cores)
+    model = "" if fields[1] == word else fields[1]
+    return Grant(uuid=_INSTANCE.sub("", fields[0]), vendor=word, memory=memory, cores=cores, model=model)

@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, structs
 
+from hami_model import cores
 from hami_model.alike import alike
+from hami_model.cores import WHOLE_CARD
 from hami_model.cutting import Parts, how_many, largest
 from hami_model.picking import Picker
 from hami_model.policies import MUTEX, PodPolicies
 from hami_model.quota import Room
 from hami_model.reason import Reason
-from hami_model.request import Demand, Exactly, Percent, Whole
+from hami_model.request import CoreUnit, Demand, Exactly, Percent, Whole
 from hami_model.rows import Ints, Mask, Rows
 from hami_model.vendor import Constraints, Vendor
-
-WHOLE_CARD = 100
-"""All cores of a card, in percent."""
 
 Codes = npt.NDArray[np.int8]
 """For each row the position of the first check that refuses it, or ``FITS``."""
@@ -69,6 +68,12 @@ class Ask(Struct, frozen=True, kw_only=True):
         """Return the MiB wanted of one part: who wants the whole card has enough of its largest part."""
         is_whole = self.demand.memory in (Whole(), Percent(100))
         return min(memory, largest(parts)) if is_whole else memory
+
+    def cores_on(self, rows: Rows) -> Ints | int:
+        """Return the cores wanted of each card, in the form in which they are booked."""
+        if self.demand.core_unit is CoreUnit.PERCENT:
+            return self.cores
+        return cores.taken(self.demand, rows.cores, rows.used_cores)
 
     def total_cores(self, rows: Rows) -> Ints | int:
         """Return what the cards have; a soft split counts in percent, whatever unit the node lists (HAMi compat)."""
@@ -152,6 +157,8 @@ def memory_free(rows: Rows, ask: Ask) -> Mask | None:
 
 def cores_free(rows: Rows, ask: Ask) -> Mask | None:
     """The cores asked for are not booked. HAMi compat: a card with more booked than it lists refuses even none."""
+    if ask.demand.core_unit is not CoreUnit.PERCENT:
+        return cores.are_free(ask.demand, rows.cores, rows.used_cores)
     fits: Mask = rows.used_cores + ask.cores <= ask.total_cores(rows)
     return fits
 
@@ -220,6 +227,8 @@ NODE_WIDE = frozenset({Reason.MODE_MISMATCH})
 def ask_of(vendor: Vendor, demand: Demand, *, constraints: Constraints, policies: PodPolicies, room: Room) -> Ask:
     """Put together all that decides about one demand."""
     known = structs.replace(constraints, card_policies=policies.card_words)
+    if demand.core_unit is not CoreUnit.PERCENT:  # what is booked is no percentage, as a quota's limit is
+        room = structs.replace(room, cores=None)
     checks = CHECKS if vendor.checks is None else vendor.checks
     return Ask(
         vendor=vendor,

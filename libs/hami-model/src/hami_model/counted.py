@@ -5,10 +5,9 @@ One rule: a card's slots alone limit who shares it. Its cores are 100 whatever t
 
 from msgspec import structs
 
-from hami_model import limits
+from hami_model import limits, register
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
-from hami_model.register import decode_register
 from hami_model.request import Demand, Exactly
 from hami_model.vendor import Admitted, Vendor
 
@@ -27,6 +26,4 @@ def admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
 
 def discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
     """Read the register annotation; raise ``MalformedInventory``."""
-    text = node.annotations.get(vendor.keys.register)
-    devices = () if text is None else decode_register(text, vendor.word)
-    return tuple(structs.replace(device, cores=100) for device in devices)
+    return tuple(structs.replace(device, cores=100) for device in register.discover(vendor, node))

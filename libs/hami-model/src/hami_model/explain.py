@@ -9,6 +9,7 @@ from itertools import repeat
 import numpy as np
 from msgspec import Struct
 
+from hami_model import cores
 from hami_model.bus.messages import CardVerdict, NodeVerdict
 from hami_model.checks import FITS, Ask, Codes, first_refusals
 from hami_model.device import Device
@@ -106,6 +107,13 @@ class Seen(Struct, frozen=True, kw_only=True):
         wanted: list[int] = np.broadcast_to(self.ask.memory_on(self.rows), self.rows.shape)[at].tolist()
         return wanted
 
+    def cores(self, at: At) -> list[str]:
+        """Return the cores wanted of some cards, for people."""
+        demand, rows = self.ask.demand, self.rows
+        nothing = np.zeros_like(rows.used_cores)  # of single cores there may be fewer left than are wanted
+        wanted = np.broadcast_to(cores.taken(demand, rows.cores, nothing), rows.shape)[at].tolist()
+        return [cores.text(demand.core_unit, amount) for amount in wanted]
+
     def devices(self, at: At) -> list[Device]:
         """Return some cards themselves."""
         devices, size = self.rows.devices, self.codes.shape[1]
@@ -126,9 +134,10 @@ def _memory(seen: Seen, at: At) -> Numbers:
 
 
 def _cores(seen: Seen, at: At) -> Numbers:
-    free = np.maximum(np.broadcast_to(seen.ask.total_cores(seen.rows), seen.rows.shape) - seen.rows.used_cores, 0)
-    wanted = f"{seen.ask.cores} %"
-    return ((wanted, f"{cores} %") for cores in free[at].tolist())
+    unit, rows = seen.ask.demand.core_unit, seen.rows
+    total = np.broadcast_to(seen.ask.total_cores(rows), rows.shape)
+    free, wanted = cores.left(unit, total, rows.used_cores)[at], seen.cores(at)
+    return ((asked, cores.text(unit, had)) for asked, had in zip(wanted, free.tolist(), strict=True))
 
 
 def _slots(seen: Seen, at: At) -> Numbers:
@@ -163,8 +172,8 @@ def _quota(seen: Seen, at: At) -> Numbers:
     rows = zip(*(amounts.tolist() for amounts, _ in known), strict=True)
     had = (" and ".join(f"{n} {u}" for n, (_, u) in zip(row, known, strict=True)) for row in rows)
     return (
-        (f"{mib} MiB, {seen.ask.cores} %", f"{text} left in the namespace")
-        for mib, text in zip(seen.memory(at), had, strict=True)
+        (f"{mib} MiB, {asked}", f"{text} left in the namespace")
+        for mib, asked, text in zip(seen.memory(at), seen.cores(at), had, strict=True)
     )
 
 

@@ -43,6 +43,8 @@ class Fit(Struct, frozen=True, kw_only=True):
     fits: Mask
     positions: Ints
     """[node, place]: the cards taken, in the order of taking, where the node fits; elsewhere anything."""
+    cores: Ints | int
+    """[node, card]: the cores that each card would give, as they are booked."""
     order: Ints
     """[node, place]: positions of the node's cards in walk order, some several times where cards are cut into parts."""
     sorted: Ints
@@ -76,27 +78,31 @@ class Fit(Struct, frozen=True, kw_only=True):
             total=np.full(size, self.rows.shape[1]),
             short=self.short[nodes],
             over=self.over,
+            told=self.ask.vendor.told,
         )
         return tally.texts(np.arange(size))
 
     def grants(self, node: int) -> tuple[Grant, ...]:
         """Return what one node gives, in the order of taking."""
         cards, rows = self.rows.cards, self.rows.numbers[node, self.positions[node]]
-        memory = np.broadcast_to(self.ask.memory_on(self.rows), self.rows.shape)[node, self.positions[node]]
+        amounts = (
+            np.broadcast_to(amount, self.rows.shape)[node, self.positions[node]].tolist()
+            for amount in (self.ask.memory_on(self.rows), self.cores)
+        )
         parts = [part for _, part in self.parts(node)]
-        taken = zip(rows.tolist(), memory.tolist(), parts, strict=True)
-        devices = ((cards.devices[row], mib, part) for row, mib, part in taken)
+        devices = ((cards.devices[row], *of_it) for row, *of_it in zip(rows.tolist(), *amounts, parts, strict=True))
         return tuple(
             Grant(
                 uuid=device.id,
                 vendor=self.ask.vendor.word,
                 memory=mib if part is None else part.memory,
-                cores=self.ask.cores if part is None else part.cores,
+                cores=cores if part is None else part.cores,
                 index=device.index,
+                model=device.model if self.ask.vendor.names_models else "",
                 custom=device.custom,
                 cuts=() if part is None else (part.cut,),
             )
-            for device, mib, part in devices
+            for device, mib, cores, part in devices
             if device is not None
         )
 
@@ -166,6 +172,7 @@ class _Walk:
             self._order = self._again.order
         self._where = np.ascontiguousarray((self._order + np.arange(nodes)[:, np.newaxis] * cards).T)
         self._reasons = _reasons(ask)
+        self._cores = ask.cores_on(rows)
         self._codes: Codes = self._in_order(codes)
         if self._again is not None:
             self._codes[self._again.ends] = self._reasons.index(Reason.MIG_INFEASIBLE)
@@ -182,10 +189,9 @@ class _Walk:
             if self._again is not None:
                 self._counts_for_numa &= ~self._again.beyond
         if purse is not None:
-            memory, cores = np.broadcast_to(ask.memory_on(rows), rows.shape), ask.cores
-            self._price = np.stack(
-                [self._in_order(np.maximum(c - paid, 0)) for c, paid in zip((memory, cores), purse.paid, strict=True)]
-            )
+            memory = np.broadcast_to(ask.memory_on(rows), rows.shape)
+            amounts = zip((memory, self._cores), purse.paid, strict=True)
+            self._price = np.stack([self._in_order(np.maximum(amount - paid, 0)) for amount, paid in amounts])
             self._left = purse.left.copy()
 
     @property
@@ -244,6 +250,7 @@ class _Walk:
             rows=self._rows,
             fits=fits,
             positions=np.take_along_axis(self._order, places[:, :count], axis=1),
+            cores=self._cores,
             order=self._order,
             sorted=self._sorted,
             codes=self._codes,
@@ -328,6 +335,7 @@ def _too_few(rows: Rows, ask: Ask) -> Fit:
         rows=rows,
         fits=np.zeros(nodes, dtype=np.bool_),
         positions=np.zeros((nodes, 0), dtype=np.int64),
+        cores=ask.cores_on(rows),
         order=np.broadcast_to(np.arange(cards), rows.shape),
         sorted=np.broadcast_to(np.arange(cards), rows.shape),
         codes=codes,

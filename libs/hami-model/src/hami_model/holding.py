@@ -13,12 +13,23 @@ from msgspec import Struct, structs
 from hami_model.allocation import Allocation, ContainerGrants, Grant
 from hami_model.annotations import NODE, decode_pod, with_cuts
 from hami_model.catalog import Catalog
+from hami_model.cores import most, text
 from hami_model.cutting import EVERYWHERE
 from hami_model.demands import pod_demand
 from hami_model.device import Device
 from hami_model.errors import BadDemand, MalformedAllocation
 from hami_model.objects import ContainerStatus, Pod, PodRef
-from hami_model.request import ContainerDemand, Demand, Exactly, Percent, PodDemand, Whole, asks_for_devices, vendors_of
+from hami_model.request import (
+    ContainerDemand,
+    CoreUnit,
+    Demand,
+    Exactly,
+    Percent,
+    PodDemand,
+    Whole,
+    asks_for_devices,
+    vendors_of,
+)
 from hami_model.vendor import Vendor
 
 Positions = tuple[tuple[Grant, ...], ...]
@@ -184,8 +195,8 @@ def _within(claim: _Claim, grant: Grant, ask: Demand, card: Device | None, compl
     if grant.memory <= memory and grant.cores <= cores:
         return grant
     complaints.append(
-        f"{claim} gives {grant.memory} MiB and {grant.cores} % of {grant.uuid} where the pod asks for {memory} MiB "
-        f"and {cores} %: no more than that is counted"
+        f"{claim} gives {grant.memory} MiB and {text(ask.core_unit, grant.cores)} of {grant.uuid} where the pod asks "
+        f"for {memory} MiB and {text(ask.core_unit, cores)}: no more than that is counted"
     )
     return structs.replace(grant, memory=min(grant.memory, memory), cores=min(grant.cores, cores))
 
@@ -193,15 +204,17 @@ def _within(claim: _Claim, grant: Grant, ask: Demand, card: Device | None, compl
 def _most(ask: Demand, card: Device | None, grant: Grant) -> tuple[int, int]:
     """Return the memory and cores that the ask can have led to; a partition may be larger than the ask."""
     whole = card.memory if card else grant.memory
+    is_known = card is not None or ask.core_unit is CoreUnit.PERCENT
+    cores = most(ask, card.cores if card else 0) if is_known else grant.cores
     if card and card.mig_profiles:
         return whole, max(card.cores, 100)
     match ask.memory:
         case Exactly(mib):
-            return mib, ask.cores
+            return mib, cores
         case Percent(percent):
-            return whole * percent // 100 if card else whole, ask.cores
+            return whole * percent // 100 if card else whole, cores
         case Whole():  # a card that is registered smaller now was whole when it was given, and may be again
-            return max(whole, grant.memory), ask.cores
+            return max(whole, grant.memory), cores
         case _:
             assert_never(ask.memory)
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from hami_model.bus.messages import QuotaDenied
 from hami_model.catalog import Catalog
 from hami_model.charge import Charges
+from hami_model.cores import counted
 from hami_model.limits import MOST_MEMORY
 from hami_model.units import MIB, plain_integer, rounded_up
 from hami_model.vendor import Vendor
@@ -127,12 +128,12 @@ class Quotas:
     def charge(self, namespace: str, charges: Charges) -> None:
         """Add to what the namespace uses."""
         for (word, _), more in charges.items():
-            self._add(namespace, word, more.memory, more.cores)
+            self._add(namespace, word, more.memory, self._counted(word, more.cores))
 
     def discharge(self, namespace: str, charges: Charges) -> None:
         """Take back what ``charge`` added."""
         for (word, _), less in charges.items():
-            self._add(namespace, word, -less.memory, -less.cores)
+            self._add(namespace, word, -less.memory, -self._counted(word, less.cores))
 
     def snapshot(self) -> "Quotas":
         """Return a copy that changes on its own."""
@@ -140,6 +141,10 @@ class Quotas:
         twin._hard = {namespace: dict(quotas) for namespace, quotas in self._hard.items()}
         twin._used = {namespace: dict(used) for namespace, used in self._used.items()}
         return twin
+
+    def _counted(self, word: str, cores: int) -> int:
+        vendor = self._catalog.find(word)
+        return cores if vendor is None else counted(vendor.resources.core_unit, cores)
 
     def _add(self, namespace: str, word: str, memory: int, cores: int) -> None:
         used = self._used.setdefault(namespace, {})

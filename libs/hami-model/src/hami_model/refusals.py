@@ -3,7 +3,7 @@
 One rule: nodes with equal counts say the same, so words are written once for each different count.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from msgspec import Struct
@@ -29,6 +29,8 @@ class Tally(Struct, frozen=True, kw_only=True):
     """How many cards would do, but are not enough, or ``NOTHING`` where that is not said."""
     over: int | None = None
     """What stands for the number of cards in the text; None = that number."""
+    told: Callable[[Mapping[Reason, int]], Mapping[Reason, int]] | None = None
+    """What of the counts is told (``Vendor.told``)."""
 
     def texts(self, nodes: Ints) -> Iterator[tuple[str, Ints]]:
         """Yield HAMi's words with the positions in ``nodes`` whose nodes say them."""
@@ -49,7 +51,8 @@ class Tally(Struct, frozen=True, kw_only=True):
                 counts[reason] = counts.get(reason, 0) + count
         if short != NOTHING:
             counts[Reason.TOO_FEW_CARDS] = short
-        return reason_text(counts, total if self.over is None else self.over)
+        told = counts if self.told is None else self.told(counts)
+        return reason_text(told, total if self.over is None else self.over)
 
 
 class Refusals:

@@ -1,9 +1,10 @@
-"""The node annotations that publish cards: HAMi's JSON <-> ``Device``.
+"""The node annotations that publish cards: HAMi's JSON, or its older text, <-> ``Device``.
 
-One rule: one bad element rejects that annotation and nothing else; what is written is byte for byte HAMi's form, zero
-values left out. Reading matches keys in any case, as HAMi does.
+One rule: one bad element rejects that annotation and nothing else; what is written is byte for byte HAMi's form. In
+JSON zero values are left out, and keys are read in any case, as HAMi does.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,24 +12,43 @@ import msgspec
 
 from hami_model.device import Device, MigProfile, Placement
 from hami_model.errors import MalformedInventory
-from hami_model.units import INT32_MAX, INT64_MAX
+from hami_model.objects import Node
+from hami_model.units import FALSE_WORDS, INT32_MAX, INT64_MAX, TRUE_WORDS
+from hami_model.vendor import Form, Vendor
 
 SEPARATORS = frozenset(",:;")
 """They structure the pods' device annotations, so a card's id cannot hold them."""
 
+_TEXT_KEYS = ("id", "count", "devmem", "devcore", "type", "numa", "health", "index", "mode")
+_SHORT_TEXT = {"index": "0", "mode": "hami-core"}
+"""What a card of the text form is that names neither."""
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
 
-def decode_register(text: str, word: str) -> tuple[Device, ...]:
+
+def discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
+    """Read the cards of a node's register annotation, ``()`` without one; raise ``MalformedInventory``."""
+    text = node.annotations.get(vendor.keys.register)
+    return () if text is None else decode_register(text, vendor.word, vendor.form)
+
+
+def decode_register(text: str, word: str, form: Form = Form.JSON) -> tuple[Device, ...]:
     """Read the cards of one vendor; raise ``MalformedInventory`` saying which card and which key cannot be read."""
-    devices = tuple(_device(at, raw, word) for at, raw in enumerate(_listed(text, "register annotation")))
+    listed = _listed(text, "register annotation") if form is Form.JSON else _listed_as_text(text)
+    devices = tuple(_device(at, raw, word) for at, raw in enumerate(listed))
     ids = [device.id for device in devices]
     for twice in (i for at, i in enumerate(ids) if i in ids[:at]):
         raise MalformedInventory(f"card {twice} is published twice")
     return devices
 
 
-def encode_register(devices: Iterable[Device]) -> str:
+def encode_register(devices: Iterable[Device], form: Form = Form.JSON) -> str:
     """Write cards as HAMi's device plugins do."""
-    return msgspec.json.encode([_raw(device) for device in devices]).decode()
+    if form is Form.JSON:
+        return msgspec.json.encode([_raw(device) for device in devices]).decode()
+    return "".join(
+        f"{d.id},{d.slots},{d.memory},{d.cores},{d.model},{d.numa},{str(d.healthy).lower()},{d.index},{d.mode}:"
+        for d in devices
+    )
 
 
 def check_devices(devices: Iterable[Device]) -> None:
@@ -61,6 +81,32 @@ def _listed(text: str, what: str) -> list[Any]:
     if raw is not None and not isinstance(raw, list):
         raise MalformedInventory(f"{what} must be a JSON list")
     return raw or []
+
+
+def _listed_as_text(text: str) -> list[dict[str, object]]:
+    """Return what JSON would have said of the cards of the older text (spec vendors-a §2.1)."""
+    if ":" not in text:
+        raise MalformedInventory("register annotation is no list of cards: each ends with a colon")
+    return [_fields(at, card) for at, card in enumerate(card for card in text.split(":") if card)]
+
+
+def _fields(at: int, card: str) -> dict[str, object]:
+    values = card.split(",")
+    if len(values) not in (len(_TEXT_KEYS) - len(_SHORT_TEXT), len(_TEXT_KEYS)):
+        raise MalformedInventory(
+            f"card {at} has {len(values)} fields, not {','.join(_TEXT_KEYS)}, of which the last two may be absent"
+        )
+    said = _SHORT_TEXT | dict(zip(_TEXT_KEYS, values, strict=False))
+    numbers = {key: _read_number(at, key, said[key]) for key in ("count", "devmem", "devcore", "numa", "index")}
+    if said["health"] not in TRUE_WORDS | FALSE_WORDS:
+        raise MalformedInventory(f"card {at} has health {said['health']!r}, which is neither true nor false")
+    return {**said, **numbers, "health": said["health"] in TRUE_WORDS}
+
+
+def _read_number(at: int, key: str, text: str) -> int:
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise MalformedInventory(f"card {at} has {key} {text!r}, which is not a whole number")
+    return int(text)
 
 
 def _device(at: int, raw: object, word: str) -> Device:

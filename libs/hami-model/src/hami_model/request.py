@@ -27,12 +27,23 @@ class Whole(Struct, frozen=True, gc=False, tag="whole"):
 MemoryDemand = Exactly | Percent | Whole
 
 
+class CoreUnit(StrEnum):
+    """How cores are asked for and booked."""
+
+    PERCENT = "percent"
+    """In percent of a card."""
+    UNITS = "units"
+    """Asked for in percent of the units that the card lists, booked in units, at least one."""
+    BITS = "bits"
+    """One by one: asked for by number, 0 = all of a card; booked as a mask of bits, as the card lists them."""
+
+
 class Demand(Struct, frozen=True, gc=False, kw_only=True):
     """One container's ask of one vendor: ``count`` cards, and of each card the same memory and cores.
 
     ``vendor`` is the common word (``NVIDIA``, ``Ascend310P``, ``MLU``). ``cores`` is a percentage of one card, 0 means
-    none asked for. ``percent_hint`` is the percentage written beside an exact memory: memory wins when fitting, the
-    percentage when cards are scored (HAMi's behaviour, vendors-a §12.4).
+    none asked for; in ``CoreUnit.BITS`` it is their number. ``percent_hint`` is the percentage written beside an exact
+    memory: memory wins when fitting, the percentage when cards are scored (HAMi's behaviour, vendors-a §12.4).
     """
 
     vendor: str
@@ -40,6 +51,7 @@ class Demand(Struct, frozen=True, gc=False, kw_only=True):
     memory: MemoryDemand
     cores: int = 0
     percent_hint: int | None = None
+    core_unit: CoreUnit = CoreUnit.PERCENT
 
 
 class Role(StrEnum):

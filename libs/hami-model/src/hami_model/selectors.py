@@ -6,9 +6,6 @@ One rule: an empty value is no constraint; a value that names nothing (such as `
 from hami_model.objects import Pod
 from hami_model.vendor import Constraints, Vendor
 
-TRUE_WORDS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-"""What HAMi reads as true."""
-
 
 def listed(text: str | None) -> tuple[str, ...] | None:
     """Split a comma list into its trimmed, non-empty items; None for an absent or blank text."""

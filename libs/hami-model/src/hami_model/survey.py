@@ -70,6 +70,7 @@ def survey(rows: Rows, ask: Ask, capacity: int) -> Survey:
         counts=table[:, :FITS],
         total=table.sum(axis=1),
         short=np.where(passing > 0, passing, NOTHING),
+        told=ask.vendor.told,
     )
     is_cut = None
     if rows.cards.cut_nodes:

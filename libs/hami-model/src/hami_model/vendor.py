@@ -4,7 +4,8 @@ One rule: everything the core needs of a vendor is a field here; a field that is
 first, so that names overridden by the device config reach it. Nothing here does I/O, and the core names no vendor.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -14,7 +15,8 @@ from hami_model.cutting import Parts
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
 from hami_model.picking import Given, Picker
-from hami_model.request import Demand
+from hami_model.reason import Reason
+from hami_model.request import CoreUnit, Demand
 from hami_model.rows import Floats
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class ResourceNames(Struct, frozen=True, kw_only=True):
     percentage: str = ""
     priority: str = ""
     memory_factor: int = 1
+    core_unit: CoreUnit = CoreUnit.PERCENT
 
 
 class Selectors(Struct, frozen=True, kw_only=True):
@@ -58,6 +61,13 @@ class AnnotationKeys(Struct, frozen=True, kw_only=True):
     """On the node: uuids that take no new pods."""
 
 
+class Form(StrEnum):
+    """How cards stand in a register annotation: HAMi's JSON, or the text that it wrote before."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
 class Lock(Struct, frozen=True):
     """The node annotation that a vendor's own plugin reads to find its pod. ``owned``: names the pod after the time."""
 
@@ -73,6 +83,8 @@ MUTEX_LOCK = Lock("hami.io/mutex.lock")
 
 NOW = "<time>"
 """Stands for the present in what ``Vendor.annotations`` returns; the model has no clock."""
+NOW_IN_NANOSECONDS = "<time in nanoseconds>"
+"""The same, for plugins that read it so."""
 
 
 class Constraints(Struct, frozen=True, kw_only=True):
@@ -128,9 +140,13 @@ class Vendor(Struct, frozen=True, kw_only=True):
     word: str
     resources: ResourceNames
     keys: AnnotationKeys
+    form: Form = Form.JSON
+    """How its cards stand in the register annotation."""
     selectors: Selectors = Selectors()
     lock: Lock | None = None
     quota_in_fit: bool = True
+    names_models: bool = False
+    """Pods' device lists name a card's model where they name the vendor's word otherwise."""
     ids_are_local: bool = False
     """A card's id is a name on its node only: two nodes may list the same one."""
     runtime_class: str = ""
@@ -162,5 +178,7 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """Return how to pick cards for a demand whose place on a node is special; None = the first ones in walk order."""
     node_score: Callable[["Vendor", Sequence[Given]], Floats] | None = None
     """Bonus on each node's score for what the containers get there; None = 0."""
+    told: Callable[[Mapping[Reason, int]], Mapping[Reason, int]] | None = None
+    """Return what is told of how many cards refused a pod, and why; None = all of it."""
     best_bonus: float = 0.0
     """The most that ``node_score`` gives for one container: how far the search for the best node must look."""

@@ -144,7 +144,7 @@ class _Bench:
         nodes = np.flatnonzero(is_open)
         taken: Ints = np.zeros(self._rows.shape, dtype=np.int64)
         taken[nodes[:, np.newaxis], answer.positions[nodes]] = 1
-        memory, cores = taken * answer.ask.memory_on(self._rows), taken * answer.ask.cores
+        memory, cores = taken * answer.ask.memory_on(self._rows), taken * answer.cores
         if answer.taken is not None:
             self._cut(answer, nodes, taken, memory, cores)
         if self._is_limited:

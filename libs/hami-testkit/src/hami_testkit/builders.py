@@ -14,6 +14,7 @@ from hami_model.device import Device
 from hami_model.fleet import Fleet
 from hami_model.objects import Container, Meta, Node, NodeStatus, Pod, PodSpec, Resources
 from hami_model.register import encode_links, encode_register
+from hami_model.request import CoreUnit
 from hami_model.units import MIB, rounded_up
 from msgspec import Struct, structs
 
@@ -89,10 +90,14 @@ class NodeBuilder(Struct, frozen=True, kw_only=True):
                 continue
             slots[vendor.resources.count] = str(sum(card.slots for card in cards))
             if vendor.keys.register:
-                published[vendor.keys.register] = encode_register(cards)
+                published[vendor.keys.register] = encode_register(cards, vendor.form)
             else:  # this vendor's cards are read from the node's capacity
-                slots[vendor.resources.cores] = str(sum(card.cores for card in cards))
+                bits = vendor.resources.core_unit is CoreUnit.BITS
+                slots[vendor.resources.cores] = str(sum(c.cores.bit_count() if bits else c.cores for c in cards))
                 slots[vendor.resources.memory] = str(sum(c.memory for c in cards) // vendor.resources.memory_factor)
+                slots.pop("", None)  # a vendor without such a resource
+                if bits:
+                    slots[vendor.resources.count] = str(len(cards))
             links = {card.id: card.links for card in cards if card.links}
             if links and vendor.keys.links:
                 published[vendor.keys.links] = encode_links(links)

@@ -1,4 +1,4 @@
-"""How NPUs of the Ascend 910 family and Vastai's dies are picked, and what their nodes are worth: plain loops.
+"""How NPUs of the Ascend 910 family and Vastai's dies are picked, what their nodes are worth, and Neuron's blocks.
 
 One rule: cards come in walk order, and what is equally good is taken in that order.
 """
@@ -6,10 +6,27 @@ One rule: cards come in walk order, and what is equally good is taken in that or
 from collections.abc import Callable, Sequence
 
 from hami_model.device import Device
+from hami_model.reason import Reason, reason_text
 from hami_model.request import Demand
 
 Pick = Callable[[list[Device]], tuple[list[Device], int | None]]
 """Of the cards that passed: those that are taken, and what stands for the number of cards in HAMi's words, if odd."""
+
+
+class Refused(Exception):
+    """The node does not take the pod; its text is HAMi's."""
+
+
+def block(devices: Sequence[tuple[Device, bool]], count: int) -> list[Device]:
+    """Return the first block of idle Neuron devices: any on Inferentia, aligned ones of some sizes on Trainium."""
+    idle = {card.index: card for card, is_idle in devices if is_idle}
+    steps = 1 if "inf" in devices[0][0].mode else count
+    for start in range(0, len(devices), steps):
+        wanted = range(start, start + count)
+        if all(at in idle for at in wanted) and (steps == 1 or count in (4, 8, 16)):
+            return [idle[at] for at in wanted]
+    ill = sum(not card.healthy and card.index > 0 for card, _ in devices)
+    raise Refused(reason_text({Reason.NUMA_MISMATCH: 1, **({Reason.UNHEALTHY: ill} if ill else {})}, len(devices)))
 
 
 def picker(demand: Demand, mine: Sequence[Device]) -> Pick | None:

@@ -12,17 +12,14 @@ import numpy as np
 from hami_model.device import Device
 from hami_model.quota import Room
 from hami_model.reason import NODE_INSUFFICIENT, NODE_UNREGISTERED, Reason, reason_text
-from hami_model.request import ContainerDemand, Demand, Role
+from hami_model.request import ContainerDemand, CoreUnit, Demand, Role
 from hami_model.vendor import Constraints
 
 from hami_testkit import slow_npus
-from hami_testkit.slow_scores import bonus, in_order, score, wanted_memory
+from hami_testkit.slow_npus import Refused
+from hami_testkit.slow_scores import bonus, in_order, score, wanted_cores, wanted_memory
 from hami_testkit.slow_topology import best_connected
 from hami_testkit.slow_world import SlowNode, SlowPod, Use
-
-
-class Refused(Exception):
-    """The node does not take the pod; its text is HAMi's."""
 
 
 def decide(nodes: Mapping[str, SlowNode], pod: SlowPod) -> tuple[str, list[list[str]], dict[str, str]]:
@@ -96,6 +93,9 @@ def take(
     mine: list[Device], demand: Demand, pod: SlowPod, node: SlowNode, use: dict[str, Use]
 ) -> list[tuple[Device, int, int]]:
     """Walk one vendor's cards from the end of the sorted list."""
+    if demand.vendor == "AWSNeuron" and demand.count > 1:
+        block = slow_npus.block([(card, card.healthy and not use[card.id].slots) for card in mine], demand.count)
+        return [(card, 0, wanted_cores(demand, card, 0)) for card in block]
     counts: Counter[Reason] = Counter()
     groups: list[list[Device]] = [[]]
     """Cards that may be taken together, the last group still growing."""
@@ -125,7 +125,7 @@ def take(
     elif pick is not None:
         taken, total = pick(groups[-1])
     if len(taken) == demand.count and is_paid(demand, pod.rooms.get(demand.vendor, Room()), taken, mine, use):
-        return [(card, wanted_memory(demand, card), min(demand.cores, 100)) for card in taken]
+        return [(card, wanted_memory(demand, card), wanted_cores(demand, card, use[card.id].cores)) for card in taken]
     too_few = groups[-1] if by_links and rules.numa_bind else taken
     if len(taken) == demand.count:
         counts[Reason.QUOTA_EXCEEDED] += len(taken)
@@ -150,7 +150,8 @@ def later_reason(
     device: Device, demand: Demand, pod: SlowPod, use: dict[str, Use], taken: list[Device], mine: list[Device]
 ) -> Reason | None:
     """Return why a card that is looked at does not serve."""
-    used, cores, memory = use[device.id], min(demand.cores, 100), wanted_memory(demand, device)
+    used = use[device.id]
+    cores, memory = wanted_cores(demand, device, used.cores), wanted_memory(demand, device)
     rules = pod.constraints[demand.vendor]
     total = 100 if rules.soft_split else device.cores
     if rules.use_uuids is not None and device.id not in rules.use_uuids:
@@ -165,8 +166,12 @@ def later_reason(
         return Reason.QUOTA_EXCEEDED
     if max(device.memory - used.memory, 0) < memory:
         return Reason.INSUFFICIENT_MEMORY
+    if demand.core_unit is CoreUnit.BITS and cores.bit_count() < (demand.cores or total.bit_count()):
+        return Reason.INSUFFICIENT_CORES
     if total - used.cores < cores:
         return Reason.INSUFFICIENT_CORES
+    if demand.core_unit is not CoreUnit.PERCENT:
+        return None
     if total == 100 and cores == 100 and used.slots > 0:
         return Reason.EXCLUSIVE_CONFLICT
     if cores == 0 and total != 0 and used.cores >= total:
@@ -182,6 +187,8 @@ def one_piece(device: Device, mine: list[Device]) -> list[Device]:
 
 def is_paid(demand: Demand, room: Room, wanted: list[Device], mine: list[Device], use: dict[str, Use]) -> bool:
     """Say whether the namespace may take all wanted cards beside what the pod has."""
+    if demand.core_unit is not CoreUnit.PERCENT:
+        room = Room(memory=room.memory)
     ids = {device.id for device in wanted}
     memory = cores = 0
     for device in mine:

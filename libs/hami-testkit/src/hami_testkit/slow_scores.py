@@ -2,7 +2,7 @@
 
 import numpy as np
 from hami_model.device import Device
-from hami_model.request import ContainerDemand, Demand, Exactly, Percent
+from hami_model.request import ContainerDemand, CoreUnit, Demand, Exactly, Percent
 
 from hami_testkit import slow_npus
 from hami_testkit.slow_world import SlowNode, SlowPod, Use
@@ -33,6 +33,16 @@ def wanted_memory(demand: Demand, device: Device) -> int:
             return device.memory * percent // 100
         case _:
             return device.memory
+
+
+def wanted_cores(demand: Demand, device: Device, used: int) -> int:
+    """Return the cores that a demand takes of a card: percent, a share of compute units, or the first free bits."""
+    if demand.core_unit is CoreUnit.BITS:
+        free = [bit for bit in range(device.cores.bit_length()) if not used >> bit & 1]
+        return sum(1 << bit for bit in free[: demand.cores or None])
+    if demand.core_unit is CoreUnit.UNITS:
+        return max(1, device.cores * demand.cores // 100)
+    return min(demand.cores, 100)
 
 
 def weighed_memory(demand: Demand, device: Device) -> int:

@@ -24,6 +24,7 @@ from msgspec import Struct
 from prometheus_client import Gauge
 
 from hami_allocator.answers import node_use
+from hami_allocator.in_percent import InPercent
 from hami_allocator.metrics_page import (
     MigInstance,
     QuotaUse,
@@ -80,9 +81,11 @@ class FleetPage:
         return Copy(world.fleet.snapshot(), world.quotas.snapshot(), world.ledger.entries, world.fleet.nodes)
 
     def _render(self, copy: Copy) -> Packed:
-        uses = (self._use(copy, name) for name in copy.names)
-        bookings = (Booking(allocation=e.allocation, state=e.state) for e in copy.entries)
         vendors = self._world.catalog.vendors
+        percent = InPercent.of(vendors)
+        uses = (percent.node(self._use(copy, name)) for name in copy.names)
+        held = (Booking(allocation=e.allocation, state=e.state) for e in copy.entries)
+        bookings = (percent.booking(booking, copy.fleet.devices) for booking in held)
         samples = chain(
             node_samples(uses, legacy=self._legacy),
             self._mig(copy),

@@ -29,7 +29,7 @@ def durable(known: Known, catalog: Catalog) -> dict[str, str | None]:
             structs.replace(d, healthy=d.healthy and d.id not in known.unhealthy) for d in known.claims[word].devices
         ]
         if vendor.keys.register:
-            wanted[vendor.keys.register] = encode_register(devices)
+            wanted[vendor.keys.register] = encode_register(devices, vendor.form)
         links = {d.id: d.links for d in devices if d.links}
         if vendor.keys.links and links:
             wanted[vendor.keys.links] = encode_links(links)

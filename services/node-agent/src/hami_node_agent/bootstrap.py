@@ -23,8 +23,10 @@ from starlette.applications import Starlette
 
 from hami_node_agent import metrics
 from hami_node_agent.agent import Agent, Places
+from hami_node_agent.delivery import STRATEGIES, Delivery
 from hami_node_agent.desk import Resource
 from hami_node_agent.inventory import Inventory
+from hami_node_agent.library import Library
 from hami_node_agent.limits import HamiCore, Limiter, hami_core, make_lock_dir
 from hami_node_agent.node_config import NodeConfig
 from hami_node_agent.pods import NodePods
@@ -44,7 +46,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     catalog = vendors.build(config, ascend=True, iluvatar=True)
     node_config = NodeConfig(config.nvidia or Nvidia(), node=settings.node_name, path=settings.node_config)
     inventory = await look(settings, node_config)
-    resources = served(catalog, inventory, limiters(settings, config, node_config), node_config)
+    resources = served(catalog, inventory, limiters(settings, config, node_config, inventory), node_config)
     prepare(settings)
     pods = NodePods(settings.node_name, lambda pod: annotations.read_allocation(catalog, pod))
     async with (
@@ -148,18 +150,30 @@ async def look(settings: Settings, config: NodeConfig) -> Inventory:
     except ValueError as e:
         raise SettingsError("HAMI_NODE_CONFIG", str(e)) from e
     try:
-        inventory = Inventory(probe_of(settings, config, SystemClock()))
+        library = Library(settings.hook_path / "vgpu", settings.library_dir)
+        # cards that a file describes are limited by nobody, unless somebody says with what
+        is_limited = settings.library_dir is not None or not settings.probes.startswith("sim:")
+        complaint = library.complaint if is_limited else _nothing
+        inventory = Inventory(probe_of(settings, config, SystemClock()), complaint=complaint)
         await inventory.look()
     except ValueError as e:
         raise SettingsError("HAMI_PROBES", str(e)) from e
     return inventory
 
 
-def limiters(settings: Settings, config: DeviceConfig, node_config: NodeConfig) -> dict[str, Limiter]:
+def _nothing() -> str:
+    return ""
+
+
+def limiters(
+    settings: Settings, config: DeviceConfig, node_config: NodeConfig, inventory: Inventory
+) -> dict[str, Limiter]:
     """Return what containers are given, for each vendor that this agent serves."""
     nvidia = config.nvidia
     if nvidia is None:
         return {}
+
+    chosen = delivery(settings)
 
     def core() -> HamiCore:
         rules = node_config.last
@@ -169,9 +183,31 @@ def limiters(settings: Settings, config: DeviceConfig, node_config: NodeConfig) 
             memory_scaling=rules.memory_scaling,
             log_level=rules.log_level,
             core_limit_off=nvidia.disable_core_limit,
+            delivery=chosen,
+            numbers=inventory.numbers,
         )
 
     return {"NVIDIA": hami_core(core)}
+
+
+def delivery(settings: Settings) -> Delivery:
+    """Return how cards reach containers; a word that nobody knows ends the start."""
+    words = tuple(word.strip() for word in settings.device_list_strategy.split(",") if word.strip())
+    wrong = next((word for word in words if word not in STRATEGIES), None)
+    if wrong is not None or not words:
+        raise SettingsError(
+            "DEVICE_LIST_STRATEGY", f'"{wrong or settings.device_list_strategy}" is none; write {", ".join(STRATEGIES)}'
+        )
+    extras = {"GDRCOPY": settings.gdrcopy, "GDS": settings.gds, "MOFED": settings.mofed}
+    return Delivery(
+        strategies=tuple(strategy for strategy in STRATEGIES if strategy in words),
+        by_index=settings.device_id_strategy == "index",
+        device_nodes=settings.pass_device_specs,
+        dev_root=settings.dev_root,
+        extras=tuple(name for name, is_wanted in extras.items() if is_wanted),
+        cdi_kind=settings.cdi_kind,
+        annotation_prefix=settings.cdi_annotation_prefix,
+    )
 
 
 def served(

@@ -15,9 +15,10 @@ from hami_model.objects import Container, PodRef
 from msgspec import Struct
 
 from hami_node_agent import fence, identity
+from hami_node_agent.edits import Edits
 from hami_node_agent.identity import Offer
 from hami_node_agent.inventory import Inventory, card_of
-from hami_node_agent.limits import Given, Limiter, Receiver
+from hami_node_agent.limits import Limiter, Receiver
 from hami_node_agent.pods import NodePods
 from hami_node_agent.releases import Releases
 from hami_node_agent.report import Reports
@@ -97,7 +98,7 @@ class Desk:
             self._office.table.put(self._entry(asker, ids, grants))
             return ids
 
-    async def allocate(self, ids: Sequence[str]) -> Given:
+    async def allocate(self, ids: Sequence[str]) -> Edits:
         """Answer what the container behind these IDs gets, and confirm it to the allocator."""
         async with self._office.turn:
             asker = await self._witness.of_ids(ids)
@@ -117,7 +118,7 @@ class Desk:
         parent = self._trace(refusal.pod) if refusal.pod is not None else ""
         self._office.reports.refuse(str(refusal), pod=refusal.pod, container=refusal.container, parent=parent)
 
-    async def _serve(self, asker: Asker, ids: Sequence[str]) -> Given:
+    async def _serve(self, asker: Asker, ids: Sequence[str]) -> Edits:
         grants = await self._grants(asker, len(ids))
         entry = self._entry(asker, tuple(ids), grants, served=True)
         await self._wait_room(asker, lambda: self._objection(entry))

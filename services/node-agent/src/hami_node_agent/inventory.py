@@ -6,12 +6,15 @@ One rule: cards stand in the order of vendor, index and id, so equal cards alway
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from hami_model.device import Device
+from msgspec import structs
 
-from hami_node_agent.probes import Measured, Probe
+from hami_node_agent.delivery import CardNumbers
+from hami_node_agent.node_config import MIG
+from hami_node_agent.probes import CardFacts, Probe
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +43,17 @@ def in_order(cards: Iterable[Device]) -> tuple[Device, ...]:
 
 
 class Inventory:
-    """The cards as last seen; whoever waits hears of each change."""
+    """The cards as last seen; whoever waits hears of each change.
 
-    def __init__(self, probe: Probe, cards: tuple[Device, ...] = ()) -> None:
+    ``complaint``: says why no card of the node can take anybody, whatever the probe says; empty = they can.
+    """
+
+    def __init__(
+        self, probe: Probe, cards: tuple[Device, ...] = (), *, complaint: Callable[[], str] = lambda: ""
+    ) -> None:
         self._probe = probe
+        self._complaint = complaint
+        self._complained = ""
         self._cards = in_order(cards)
         self._changed = asyncio.Condition()
         self.revision = 0
@@ -54,9 +64,17 @@ class Inventory:
         return self._cards
 
     @property
-    def measured(self) -> Mapping[str, Measured]:
-        """Return what is used of each card, by id, as far as it is known."""
-        return self._probe.measured
+    def facts(self) -> Mapping[str, CardFacts]:
+        """Return what is known of each card beside how it is registered, by id."""
+        return self._probe.facts
+
+    @property
+    def numbers(self) -> dict[str, CardNumbers]:
+        """Return by which numbers the driver and the kernel know each card."""
+        return {
+            card.id: CardNumbers(index=card.index, minor=self.facts[card.id].minor if card.id in self.facts else None)
+            for card in self._cards
+        }
 
     @property
     def digest(self) -> str:
@@ -83,13 +101,22 @@ class Inventory:
 
     async def look(self) -> None:
         """Ask the probe once; raise ``ValueError`` where the cards cannot be read."""
-        cards = in_order(await self._probe.look())
+        cards = in_order(self._judged(await self._probe.look()))
         if cards == self._cards:
             return
         async with self._changed:
             self._cards = cards
             self.revision += 1
             self._changed.notify_all()
+
+    def _judged(self, cards: tuple[Device, ...]) -> tuple[Device, ...]:
+        why = self._complaint()
+        # this agent makes no instances: a pod that is given one would be refused at its start
+        cards = tuple(structs.replace(card, healthy=card.healthy and card.mode != MIG) for card in cards)
+        if why != self._complained:
+            log.warning("%s", f"no card takes a pod: {why}" if why else "containers can be limited again")
+        self._complained = why
+        return tuple(structs.replace(card, healthy=False) for card in cards) if why else cards
 
     async def wait_changed(self, revision: int) -> int:
         """Return the present revision once it is another than the one given."""

@@ -1,37 +1,25 @@
-"""What a container is given with its cards: environment and mounts, vendor by vendor.
+"""What a container is given with its cards: the cards themselves and their limits, vendor by vendor.
 
 One rule: names, values and order are the contract with HAMi-core (``libvgpu.so`` and its monitor), not ours to choose.
 """
 
-import re
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hami_model.allocation import Grant
 from hami_model.objects import Container, EnvVar
-from msgspec import Struct, field
+from msgspec import Struct, structs
+
+from hami_node_agent.delivery import CardNumbers, Delivery, delivered
+from hami_node_agent.edits import Edits, Mount
+from hami_node_agent.library import newest
 
 TRUE_WORDS = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 LOCK_DIR = "/tmp/vgpulock"  # noqa: S108  HAMi compat: the path libvgpu.so opens
 CONTAINER_MODE = 0o777
 """HAMi compat: tenants of any user id write their region file here."""
-
-
-class Mount(Struct, frozen=True):
-    """One bind mount."""
-
-    container_path: str
-    host_path: str
-    read_only: bool = False
-
-
-class Given(Struct, frozen=True, kw_only=True):
-    """The whole answer to one container."""
-
-    env: dict[str, str] = field(default_factory=dict)
-    mounts: tuple[Mount, ...] = ()
 
 
 class Receiver(Struct, frozen=True, kw_only=True):
@@ -42,7 +30,7 @@ class Receiver(Struct, frozen=True, kw_only=True):
     spec: Container | None = None
 
 
-Limiter = Callable[[Receiver, Sequence[Grant]], Given]
+Limiter = Callable[[Receiver, Sequence[Grant]], Edits]
 """Prepares the host for one container and says what to put into it."""
 
 
@@ -54,6 +42,9 @@ class HamiCore(Struct, frozen=True, kw_only=True):
     memory_scaling: float = 1.0
     log_level: str = ""
     core_limit_off: bool = False
+    delivery: Delivery = Delivery()
+    numbers: Mapping[str, CardNumbers] = {}
+    """By uuid."""
 
     @property
     def home(self) -> Path:
@@ -64,10 +55,15 @@ class HamiCore(Struct, frozen=True, kw_only=True):
 def hami_core(settings_now: Callable[[], HamiCore]) -> Limiter:
     """Return the limiter of NVIDIA cards shared by HAMi-core; the settings are asked for each container."""
 
-    def give(receiver: Receiver, grants: Sequence[Grant]) -> Given:
+    def give(receiver: Receiver, grants: Sequence[Grant]) -> Edits:
         settings = settings_now()
         folder = fresh_folder(settings.home, receiver)
-        return Given(env=environment(settings, grants), mounts=mounts(settings, receiver, folder))
+        cards = delivered((grant.uuid for grant in grants), settings.delivery, settings.numbers)
+        return structs.replace(
+            cards,
+            env={**cards.env, **environment(settings, grants)},
+            mounts=(*cards.mounts, *mounts(settings, receiver, folder)),
+        )
 
     return give
 
@@ -75,7 +71,6 @@ def hami_core(settings_now: Callable[[], HamiCore]) -> Limiter:
 def environment(settings: HamiCore, grants: Sequence[Grant]) -> dict[str, str]:
     """Return the variables that tell HAMi-core the limits, in the order in which the cards were taken."""
     env = {
-        "NVIDIA_VISIBLE_DEVICES": ",".join(dict.fromkeys(grant.uuid for grant in grants)),
         **{f"CUDA_DEVICE_MEMORY_LIMIT_{i}": f"{grant.memory}m" for i, grant in enumerate(grants)},
         "CUDA_DEVICE_SM_LIMIT": str(grants[0].cores),  # HAMi compat: one number, the first card's
         "CUDA_DEVICE_MEMORY_SHARED_CACHE": f"{settings.home}/{uuid.uuid4()}.cache",
@@ -93,7 +88,7 @@ def mounts(settings: HamiCore, receiver: Receiver, folder: Path) -> tuple[Mount,
     """Return the mounts that put HAMi-core into the container, in HAMi's order."""
     home = settings.home
     found = [
-        Mount(f"{home}/libvgpu.so", str(_library(home)), read_only=True),
+        Mount(f"{home}/libvgpu.so", str(newest(home)), read_only=True),
         Mount(str(home), str(folder)),
         Mount(LOCK_DIR, str(settings.lock_dir)),
     ]
@@ -123,21 +118,6 @@ def make_lock_dir(folder: Path) -> None:
     """Make the folder that all containers of the node share, writable for every user."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(CONTAINER_MODE)
-
-
-def _library(home: Path) -> Path:
-    """Return the library on the host: the newest with a version in its name, where the installer left one."""
-    return max(home.glob("libvgpu.so.*"), key=_age, default=home / "libvgpu.so")
-
-
-def _age(library: Path) -> tuple[list[int], bool, list[int]]:
-    """Order libraries by version as numbers, 2.10 above 2.9; a release stands above its candidates."""
-    release, _, candidate = library.name.removeprefix("libvgpu.so.").partition("-")
-    return _numbers(release), not candidate, _numbers(candidate)
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"[0-9]+", text)]
 
 
 def _control_is_disabled(container: Container | None) -> bool:

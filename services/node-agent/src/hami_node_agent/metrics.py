@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hami_node_agent.agent import Agent
-from hami_node_agent.probes import Measured
+from hami_node_agent.probes import CardFacts
 from hami_node_agent.usage.monitor import ContainerUse
 from hami_node_agent.usage.region import CardUse
 
@@ -62,7 +62,7 @@ class _Use(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the use of cards and containers as last measured."""
         inventory, node = self._agent.inventory, self._agent.node
-        cards = [(card, inventory.measured[card.id]) for card in inventory.cards if card.id in inventory.measured]
+        cards = [(card, inventory.facts[card.id]) for card in inventory.cards if card.id in inventory.facts]
         uses = [(use, at, card) for use in self._agent.monitor.seen for at, card in enumerate(use.reading.cards)]
         yield from _of_cards(node, cards)
         yield from _of_containers(uses, self._clock.now())
@@ -70,7 +70,7 @@ class _Use(Collector):
             yield from _legacy(node, cards, uses, self._clock.now())
 
 
-def _of_cards(node: str, cards: Iterable[tuple[Device, Measured]]) -> Iterator[Metric]:
+def _of_cards(node: str, cards: Iterable[tuple[Device, CardFacts]]) -> Iterator[Metric]:
     memory = GaugeMetricFamily("hami_host_gpu_memory_used_bytes", "Memory used of a card", labels=CARD)
     busy = GaugeMetricFamily("hami_host_gpu_utilization_ratio", "Percent of time that a card computes", labels=CARD)
     accessed = GaugeMetricFamily(
@@ -110,7 +110,7 @@ def _of_containers(uses: Sequence[Of], now: float) -> Iterator[Metric]:
     yield elapsed
 
 
-def _legacy(node: str, cards: Iterable[tuple[Device, Measured]], uses: Sequence[Of], now: float) -> Iterator[Metric]:
+def _legacy(node: str, cards: Iterable[tuple[Device, CardFacts]], uses: Sequence[Of], now: float) -> Iterator[Metric]:
     memory = GaugeMetricFamily("HostGPUMemoryUsage", "GPU device memory usage", labels=LEGACY_CARD)
     busy = GaugeMetricFamily("HostCoreUtilization", "GPU core utilization", labels=LEGACY_CARD)
     for device, measured in cards:

@@ -19,10 +19,10 @@ from hami_kit.kubelet.deviceplugin_v1beta1_pb2_grpc import (
 )
 
 from hami_node_agent.desk import Desk, Refusal
+from hami_node_agent.edits import Edits
 from hami_node_agent.identity import Offer
 from hami_node_agent.inventory import Inventory, replica_ids
 from hami_node_agent.kubelet import LOCAL
-from hami_node_agent.limits import Given
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +107,20 @@ def options() -> pb.DevicePluginOptions:
     return pb.DevicePluginOptions(pre_start_required=False, get_preferred_allocation_available=True)
 
 
-def _answer(given: Given) -> pb.ContainerAllocateResponse:
-    mounts = [
-        pb.Mount(container_path=m.container_path, host_path=m.host_path, read_only=m.read_only) for m in given.mounts
-    ]
-    return pb.ContainerAllocateResponse(envs=given.env, mounts=mounts)
+def _answer(edits: Edits) -> pb.ContainerAllocateResponse:
+    return pb.ContainerAllocateResponse(
+        envs=edits.env,
+        mounts=[
+            pb.Mount(container_path=m.container_path, host_path=m.host_path, read_only=m.read_only)
+            for m in edits.mounts
+        ],
+        devices=[
+            pb.DeviceSpec(container_path=d.container_path, host_path=d.host_path, permissions="rw")
+            for d in edits.devices
+        ],
+        annotations=edits.annotations,
+        cdi_devices=[pb.CDIDevice(name=name) for name in edits.cdi],
+    )
 
 
 class Registered:

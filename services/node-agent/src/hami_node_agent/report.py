@@ -246,7 +246,7 @@ class Presence:
             holding=self._containers.holding(),
             cards=[
                 MeasuredCard(device=uuid, memory=_mib(use.memory), busy=use.busy)
-                for uuid, use in self._inventory.measured.items()
+                for uuid, use in self._inventory.facts.items()
             ],
             containers=[
                 MeasuredContainer(

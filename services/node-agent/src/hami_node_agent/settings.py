@@ -1,7 +1,7 @@
 """What the agent can be told: its node, its kubelet, its cards, its bus."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from hami_kit.settings import Address, CommonSettings, ObjectName, Setting
 
@@ -25,6 +25,28 @@ class Settings(CommonSettings, frozen=True, kw_only=True):
     xids_counted: Annotated[
         str, Setting("XIDs that make a card ill whatever else is said, or all", env="DP_ENABLE_HEALTHCHECKS")
     ] = ""
+    library_dir: Annotated[
+        Path | None, Setting("folder that HAMi-core is installed from into vgpu/; absent: somebody else puts it there")
+    ] = None
+    device_list_strategy: Annotated[
+        str,
+        Setting(
+            "how cards reach containers: envvar, volume-mounts, cdi-annotations, cdi-cri, or several",
+            env="DEVICE_LIST_STRATEGY",
+        ),
+    ] = "envvar"
+    device_id_strategy: Annotated[
+        Literal["uuid", "index"], Setting("how cards are named in containers", env="DEVICE_ID_STRATEGY")
+    ] = "uuid"
+    pass_device_specs: Annotated[bool, Setting("pass device nodes on", env="PASS_DEVICE_SPECS")] = False
+    dev_root: Annotated[Path, Setting("folder that has dev/ with the device nodes", env="NVIDIA_DEV_ROOT")] = Path("/")
+    gdrcopy: Annotated[bool, Setting("ask the runtime for GDRCopy", env="GDRCOPY_ENABLED")] = False
+    gds: Annotated[bool, Setting("ask the runtime for GPUDirect Storage", env="GDS_ENABLED")] = False
+    mofed: Annotated[bool, Setting("ask the runtime for MOFED", env="MOFED_ENABLED")] = False
+    cdi_kind: Annotated[str, Setting("vendor and class of CDI names")] = "nvidia.com/gpu"
+    cdi_annotation_prefix: Annotated[str, Setting("of the annotation with CDI names", env="CDI_ANNOTATION_PREFIX")] = (
+        "cdi.k8s.io/"
+    )
     legacy_metrics: Annotated[bool, Setting("HAMi's old metric names too")] = False
     probes: Annotated[str, Setting("where cards come from: sim:<cards.yaml>, or nvml")] = "nvml"
     health_listen: Annotated[Address, Setting("host:port of /healthz, /readyz and /metrics")] = Address("0.0.0.0", 9394)

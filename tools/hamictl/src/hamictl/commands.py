@@ -167,6 +167,8 @@ class Held:
     "HAMi's device-config.yaml; the chart's defaults otherwise."
     enable_ascend: Annotated[bool, Parameter(env_var="HAMI_ENABLE_ASCEND")] = True
     "Whether Ascend takes part."
+    enable_iluvatar: Annotated[bool, Parameter(env_var="HAMI_ENABLE_ILUVATAR")] = True
+    "Whether Iluvatar takes part."
     bind_timeout: Annotated[str, Parameter(env_var="HAMI_BIND_TIMEOUT")] = "28s"
     "How long a bind may take."
     lease_namespace: Annotated[str, Parameter(env_var="HAMI_LEASE_NAMESPACE")] = "kube-system"
@@ -195,6 +197,7 @@ def doctor(*, held: Held = HELD, common: Common = DEFAULTS) -> int:
         scheduler=held.scheduler_name,
         scheduler_config=held.scheduler_config,
         ascend=held.enable_ascend,
+        iluvatar=held.enable_iluvatar,
         bind_timeout=read_value(Timeout, held.bind_timeout, "HAMI_BIND_TIMEOUT"),
         lease_namespace=held.lease_namespace,
         allocator_as=held.allocator_as,

@@ -4,7 +4,10 @@ One rule: use is the sum over all bound pods that are not over; being deleted, l
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from itertools import combinations
+from operator import or_
+from typing import assert_never
 
 from hami_model.inspection import rules
 from hami_model.inspection.findings import Finding
@@ -12,6 +15,7 @@ from hami_model.inspection.nodes import CardPlace
 from hami_model.inspection.pods import Holder
 from hami_model.inspection.reading import Card
 from hami_model.inspection.use import WHOLE, Use
+from hami_model.request import CoreUnit
 
 NAMED = 10
 """Pods of one card that a sentence names."""
@@ -56,9 +60,10 @@ def _crowded(place: CardPlace, card: Card, shares: Shares) -> Iterator[Finding]:
     node, word, _ = place
     is_cut = any((word, card.id) in holder.parts for holder, _ in shares)
     cores = WHOLE if any(word in holder.soft for holder, _ in shares) else card.cores
+    taken = [use.cores for _, use in shares]
     amounts = (
         (rules.OVER_MEMORY, "MiB", card.memory, [use.memory for _, use in shares]),
-        (rules.OVER_CORES, "% of cores", cores, [use.cores for _, use in shares]),
+        (rules.OVER_CORES, *_core_amounts(card, cores, taken)),
         (rules.OVER_SLOTS, "slots", card.slots, [use.slots for _, use in shares]),
     )
     for rule, unit, had, parts in amounts:
@@ -72,6 +77,23 @@ def _crowded(place: CardPlace, card: Card, shares: Shares) -> Iterator[Finding]:
         says = f"{word} card {card.id} of node {node} is wholly {alone[0]}'s and shared: "
         says += _named(holder.name for holder, _ in shares)
         yield rules.NOT_ALONE.broken(says, node=node, card=card.id, amount=(1, len(shares)))
+
+
+def _core_amounts(card: Card, had: int, taken: list[int]) -> tuple[str, int, list[int]]:
+    """Return the unit of cores, how many the card has, and what each pod has of them.
+
+    Where they are given one by one, a core that two pods have counts twice, though the card has it once.
+    """
+    match card.core_unit:
+        case CoreUnit.PERCENT:
+            return "% of cores", had, taken
+        case CoreUnit.UNITS:
+            return "compute units", had, taken
+        case CoreUnit.BITS:
+            there = reduce(or_, taken) & card.cores
+            return "cores in use", there.bit_count(), [mask.bit_count() for mask in taken]
+        case _ as never:
+            assert_never(never)
 
 
 def _named(names: Iterable[str]) -> str:

@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from hami_model.errors import DomainError, MalformedInventory
+from hami_model.errors import BadDemand, DomainError, MalformedInventory
 from hami_model.objects import Container, Node, Pod
+from hami_model.request import CoreUnit
 from hami_model.units import rounded_up
-from hami_model.vendor import Vendor
+from hami_model.vendor import Form, Vendor
 
-_FIELDS = re.compile(r"(?P<card>[^,]+),[^,]*,(?P<memory>[0-9]{1,18}),(?P<cores>[0-9]{1,18})(,.*)?")
+_TEXT = re.compile(
+    r"(?P<id>[^,]+),(?P<slots>\+?[0-9]{1,10}),(?P<memory>\+?[0-9]{1,10}),(?P<cores>\+?[0-9]{1,10}),[^,]*,[+-]?[0-9]{1,19},"
+    r"(1|t|T|true|TRUE|True|0|f|F|false|FALSE|False)(,\+?[0-9]{1,19},[^,]*)?"
+)
+_FIELDS = re.compile(r"(?P<card>[^,]+?)(\[[0-9]+-[0-9]+\])?,[^,]*,(?P<memory>[0-9]{1,18}),(?P<cores>[0-9]{1,18})(,.*)?")
+"""In brackets: which part of a partitioned card, as HAMi named it before 2.10."""
 
 
 class Unreadable(DomainError):
@@ -24,12 +30,13 @@ class Unreadable(DomainError):
 
 
 class Card(Struct, frozen=True, kw_only=True):
-    """What a node registers: memory in MiB, cores in percent."""
+    """What a node registers: memory in MiB, cores in their unit."""
 
     id: str
     slots: int
     memory: int
     cores: int
+    core_unit: CoreUnit = CoreUnit.PERCENT
 
 
 class Share(Struct, frozen=True, kw_only=True):
@@ -47,9 +54,31 @@ Given = tuple[tuple[Share, ...], ...]
 
 def cards(vendor: Vendor, node: Node) -> tuple[Card, ...]:
     """Return the cards of one vendor that the node registers; without an annotation of the vendor, by its capacity."""
-    if not vendor.keys.register:
-        return _cards_by_capacity(vendor, node)
     text = node.annotations.get(vendor.keys.register)
+    if not vendor.keys.register:
+        found = _cards_by_capacity(vendor, node)
+    elif vendor.form is Form.TEXT:
+        found = _cards_of_text(text)
+    else:
+        found = _cards_of_json(text)
+    return tuple(structs.replace(card, core_unit=vendor.resources.core_unit) for card in found)
+
+
+def _cards_of_text(text: str | None) -> tuple[Card, ...]:
+    """Read ``id,count,memory,cores,…`` and a colon for each card."""
+    if text is not None and ":" not in text:
+        raise Unreadable("it has no colon, which ends each card")
+    return tuple(_card_of_text(part) for part in (text or "").split(":") if part)
+
+
+def _card_of_text(part: str) -> Card:
+    match = _TEXT.fullmatch(part)
+    if match is None:
+        raise Unreadable(f"{part!r} is no card")
+    return Card(id=match["id"], slots=int(match["slots"]), memory=int(match["memory"]), cores=int(match["cores"]))
+
+
+def _cards_of_json(text: str | None) -> tuple[Card, ...]:
     try:
         listed = msgspec.json.decode("null" if text is None else text)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -80,7 +109,16 @@ def _card(raw: object) -> Card:
 
 
 def wanted(vendor: Vendor, container: Container) -> int:
-    """Return how many cards the container asks for: what the kubelet will ask a device plugin for."""
+    """Return how many cards the container asks for: what the kubelet will ask a device plugin for.
+
+    How many cards hold single cores is the vendor's own rule.
+    """
+    if vendor.resources.core_unit is CoreUnit.BITS:
+        try:
+            demand = vendor.demand(vendor, container)
+        except BadDemand:
+            return 0
+        return demand.count if demand else 0
     limits = (container.resources.limits if container.resources else None) or {}
     return max(0, rounded_up(limits.get(vendor.resources.count, 0)) or 0)
 

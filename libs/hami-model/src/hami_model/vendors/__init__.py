@@ -2,8 +2,10 @@
 
 from hami_model.catalog import Catalog
 from hami_model.config import DeviceConfig
+from hami_model.vendors import amd, awsneuron, biren, cambricon, hygon, nvidia, vastai
 from hami_model.vendors import ascend as ascend_family
-from hami_model.vendors import biren, cambricon, nvidia, vastai
+from hami_model.vendors import iluvatar as iluvatar_family
+from hami_model.vendors import kunlun as kunlun_family
 
 
 def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
@@ -11,6 +13,11 @@ def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
     vendors = [
         *([nvidia.vendor(config.nvidia)] if config.nvidia else []),
         *([cambricon.vendor(config.cambricon)] if config.cambricon else []),
+        *([hygon.vendor(config.hygon)] if config.hygon else []),
+        *(iluvatar_family.vendors(config.iluvatars) if iluvatar else []),
+        *(kunlun_family.vendors(config.kunlun) if config.kunlun else []),
+        *([awsneuron.vendor(config.awsneuron)] if config.awsneuron else []),
+        *([amd.vendor(config.amd)] if config.amd else []),
         *([vastai.vendor(config.vastai)] if config.vastai else []),
         *([biren.vendor(config.biren)] if config.biren else []),
         *(ascend_family.vendors(config.vnpus) if ascend and config.vnpus else []),

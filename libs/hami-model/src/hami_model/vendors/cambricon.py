@@ -3,13 +3,14 @@
 One rule: the node publishes no annotation; its capacity tells how many cards there are. Memory counts 256 MiB units.
 """
 
-from hami_model import limits, selectors
+from functools import partial
+
+from hami_model import limits, selectors, sliced
 from hami_model.allocation import Allocation
 from hami_model.config import Names
 from hami_model.device import Device
 from hami_model.errors import MalformedInventory
 from hami_model.objects import Container, Node, Pod
-from hami_model.request import Demand, Exactly, Whole
 from hami_model.units import plain_integer
 from hami_model.vendor import Admitted, AnnotationKeys, Lock, ResourceNames, Selectors, Vendor
 
@@ -37,27 +38,12 @@ def vendor(config: Names) -> Vendor:
         selectors=Selectors(use_uuid="cambricon.com/use-gpuuuid", nouse_uuid="cambricon.com/nouse-gpuuuid"),
         lock=Lock("cambricon.com/dsmlu.lock", owned=False, within="2 minutes"),
         settings=config,
-        demand=_demand,
+        demand=partial(sliced.demand, cores=100),
         admit=_admit,
         discover=_discover,
         constraints=selectors.constraints,
         annotations=_extras,
         confirmed=_is_assigned,
-    )
-
-
-def _demand(vendor: Vendor, container: Container) -> Demand | None:
-    names = vendor.resources
-    count = limits.count(container, names.count)
-    if not count:
-        return None
-    memory = limits.memory(container, names.memory, factor=UNIT)
-    cores = limits.cores(container, names.cores)
-    return Demand(
-        vendor=vendor.word,
-        count=count,
-        memory=Exactly(memory) if memory else Whole(),
-        cores=100 if cores is None else min(cores, 100),
     )
 
 

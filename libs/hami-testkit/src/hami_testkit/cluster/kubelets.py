@@ -14,9 +14,15 @@ from typing import Any, Protocol
 
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
+from hami_testkit.cluster.plugins.amd import amd_plugin
 from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
+from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
+from hami_testkit.cluster.plugins.hygon import hygon_plugin
+from hami_testkit.cluster.plugins.iluvatar import CHIPS as ILUVATAR_CHIPS
+from hami_testkit.cluster.plugins.iluvatar import iluvatar_plugin
+from hami_testkit.cluster.plugins.kunlun import XpuPlugin, vxpu_plugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
 PLUGINS = "standin.hami.io/plugins"
@@ -47,6 +53,12 @@ class Plugin(Protocol):
 
 MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "MLU": CambriconPlugin,
+    "DCU": hygon_plugin,
+    **{word: partial(iluvatar_plugin, word=word) for word in ILUVATAR_CHIPS},
+    "kunlun": XpuPlugin,
+    "XPU": vxpu_plugin,
+    "AWSNeuron": NeuronPlugin,
+    "AMD": amd_plugin,
     "Vastai": vastai_plugin,
     "Biren": biren_plugin,
     **{word: partial(AscendPlugin, word=word) for word in CHIPS},

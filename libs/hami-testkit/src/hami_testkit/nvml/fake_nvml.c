@@ -156,6 +156,12 @@ int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) {
     return SUCCESS;
 }
 
+int nvmlDeviceGetMinorNumber(void *device, unsigned *minor) {
+    int code = begin_of("nvmlDeviceGetMinorNumber", device);
+    *minor = card_of(device);
+    return code;
+}
+
 int nvmlDeviceGetUtilizationRates(void *device, unsigned *rates) {
     char value[LINE];
     int code = begin_of("nvmlDeviceGetUtilizationRates", device);

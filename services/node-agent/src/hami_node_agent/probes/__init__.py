@@ -8,11 +8,11 @@ from hami_model.device import Device
 
 from hami_node_agent.node_config import NodeConfig
 from hami_node_agent.probes.nvml import NvmlProbe, XidRules
-from hami_node_agent.probes.nvml.driver import Driver, Measured
+from hami_node_agent.probes.nvml.driver import CardFacts, Driver
 from hami_node_agent.probes.simulated import SimulatedProbe
 from hami_node_agent.settings import Settings
 
-__all__ = ["Measured", "NvmlProbe", "Probe", "SimulatedProbe", "probe_of"]
+__all__ = ["CardFacts", "NvmlProbe", "Probe", "SimulatedProbe", "probe_of"]
 
 
 class Probe(Protocol):
@@ -27,8 +27,8 @@ class Probe(Protocol):
         ...
 
     @property
-    def measured(self) -> Mapping[str, Measured]:
-        """Return what is used of each card, by id, as far as it is known."""
+    def facts(self) -> Mapping[str, CardFacts]:
+        """Return what is known of each card beside how it is registered, by id."""
         ...
 
     def close(self) -> None:

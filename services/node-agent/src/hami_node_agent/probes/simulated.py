@@ -14,7 +14,7 @@ from hami_model.errors import MalformedInventory
 from hami_model.register import check_devices
 from msgspec import Struct, field
 
-from hami_node_agent.probes.nvml.driver import Measured
+from hami_node_agent.probes.nvml.driver import CardFacts
 
 
 class _MigProfile(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -51,8 +51,8 @@ class SimulatedProbe:
         await asyncio.sleep(seconds)
 
     @property
-    def measured(self) -> Mapping[str, Measured]:
-        """Know of no use."""
+    def facts(self) -> Mapping[str, CardFacts]:
+        """Know nothing beside."""
         return {}
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ class Patient(Struct, frozen=True, kw_only=True):
     bus: BusSettings
     device_config: Path | None
     ascend: bool
+    iluvatar: bool
     scheduler: str
     scheduler_config: Path | None
     bind_timeout: float
@@ -40,7 +41,8 @@ class Patient(Struct, frozen=True, kw_only=True):
 
 async def examine(patient: Patient) -> list[Finding]:
     """Return everything that is wrong, and everything that could not be looked at."""
-    catalog = vendors.build(load_device_config(patient.device_config), ascend=patient.ascend, iluvatar=True)
+    device_config = load_device_config(patient.device_config)
+    catalog = vendors.build(device_config, ascend=patient.ascend, iluvatar=patient.iluvatar)
     wanted = Wanted(scheduler=patient.scheduler, catalog=catalog, bind_timeout=patient.bind_timeout)
     try:
         async with Kube.connect(patient.kubeconfig or None) as kube:

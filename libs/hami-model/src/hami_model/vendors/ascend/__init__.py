@@ -1,18 +1,17 @@
 """Ascend NPUs: one vendor per chip, cut into vNPU templates, or shared in software where pod and node agree."""
 
+from functools import partial
+
 from msgspec import json, structs
 
-from hami_model import selectors
+from hami_model import register, selectors, sliced
 from hami_model.allocation import Allocation
 from hami_model.config import Chip, Vnpus
-from hami_model.device import Device
 from hami_model.keys import is_served
 from hami_model.objects import Node, Pod
-from hami_model.register import decode_register
 from hami_model.vendor import MUTEX_LOCK, NOW, AnnotationKeys, Constraints, ResourceNames, Selectors, Vendor
 from hami_model.vendors.ascend import groups
 from hami_model.vendors.ascend.admission import admit
-from hami_model.vendors.ascend.demand import demand
 from hami_model.vendors.ascend.templates import Family, settings, splits_softly, trim
 
 NODE_SWITCH = "hami-vnpu-core"
@@ -51,9 +50,9 @@ def _vendor(chip: Chip, family: Family) -> Vendor:
         lock=MUTEX_LOCK,
         runtime_class=chip.runtime_class_name,
         settings=family,
-        demand=demand,
+        demand=partial(sliced.demand, cores=0),
         admit=admit,
-        discover=_discover,
+        discover=register.discover,
         constraints=_constraints,
         annotations=_extras,
         confirmed=is_served,
@@ -63,11 +62,6 @@ def _vendor(chip: Chip, family: Family) -> Vendor:
         node_score=groups.node_score if groups.has_networks(word) else None,
         best_bonus=groups.BEST_BONUS if groups.has_networks(word) else 0.0,
     )
-
-
-def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
-    text = node.annotations.get(vendor.keys.register)
-    return () if text is None else decode_register(text, vendor.word)
 
 
 def _constraints(vendor: Vendor, pod: Pod) -> Constraints:

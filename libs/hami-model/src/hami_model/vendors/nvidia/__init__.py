@@ -4,6 +4,7 @@ from hami_model import selectors
 from hami_model.config import Nvidia
 from hami_model.keys import is_served
 from hami_model.objects import Pod
+from hami_model.units import TRUE_WORDS
 from hami_model.vendor import MUTEX_LOCK, AnnotationKeys, Constraints, ResourceNames, Selectors, Vendor
 from hami_model.vendors.nvidia import partitions, topology
 from hami_model.vendors.nvidia.admission import admit
@@ -66,5 +67,5 @@ def _constraints(vendor: Vendor, pod: Pod) -> Constraints:
         use_uuids=shared.use_uuids,
         nouse_uuids=shared.nouse_uuids,
         modes=pod.annotations.get(MODE),
-        numa_bind=pod.annotations.get(NUMA_BIND) in selectors.TRUE_WORDS,
+        numa_bind=pod.annotations.get(NUMA_BIND) in TRUE_WORDS,
     )

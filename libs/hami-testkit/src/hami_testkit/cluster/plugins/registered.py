@@ -33,8 +33,23 @@ class Granted(Struct, frozen=True, kw_only=True):
 
 
 Cards = list[Json]
-"""As they stand in the register annotation; what is zero or false is left out when they are written."""
+"""As they stand in the register annotation."""
+Write = Callable[[Cards], str]
 Answer = Callable[[list[Granted]], dp.ContainerAllocateResponse]
+
+
+def as_json(cards: Cards) -> str:
+    """Write cards as Go does: what is zero or false is left out."""
+    return json.dumps([{key: value for key, value in card.items() if value} for card in cards])
+
+
+def as_text(cards: Cards) -> str:
+    """Write cards as HAMi did before it wrote JSON."""
+    return "".join(
+        f"{card['id']},{card['count']},{card['devmem']},{card['devcore']},{card['type']},{card['numa']},"
+        f"{'true' if card['health'] else 'false'},{card['index']},hami-core:"
+        for card in cards
+    )
 
 
 class Brand(Struct, frozen=True, kw_only=True):
@@ -46,6 +61,9 @@ class Brand(Struct, frozen=True, kw_only=True):
     handshake: str = ""
     to_allocate: str
     answer: Answer
+    write: Write = as_json
+    is_hasty: bool = False
+    """It calls a pod served after the first container's Allocate, and then finds it no more for the others."""
 
 
 class RegisteredPlugin:
@@ -83,8 +101,7 @@ class RegisteredPlugin:
             yield self
 
     async def _report(self) -> None:
-        written = [{key: value for key, value in card.items() if value} for card in self._cards.values()]
-        notes: dict[str, str | None] = {self._brand.register: json.dumps(written)}
+        notes: dict[str, str | None] = {self._brand.register: self._brand.write(list(self._cards.values()))}
         if self._brand.handshake:
             notes[self._brand.handshake] = f"Reported_{datetime.now():%Y.%m.%d %H:%M:%S}"
         await self._handshake.publish(notes)
@@ -99,7 +116,7 @@ class RegisteredPlugin:
             except (ApiError, aiohttp.ClientError, PluginRefusedError) as error:
                 await self._handshake.finish(pod, "failed")
                 raise PluginRefusedError(str(error)) from error
-            if is_last:
+            if is_last or self._brand.is_hasty:
                 await self._handshake.finish(pod, "success")
             return self._brand.answer(granted)
 

@@ -18,7 +18,7 @@ from msgspec import structs
 
 from hami_node_agent.node_config import MIG, NodeConfig
 from hami_node_agent.probes.nvml import cards as reading
-from hami_node_agent.probes.nvml.driver import Card, Driver, DriverTrouble, Event, Measured, Seen
+from hami_node_agent.probes.nvml.driver import Card, CardFacts, Driver, DriverTrouble, Event, Seen
 from hami_node_agent.probes.nvml.health import Infirmary, XidRules
 
 __all__ = ["NvmlProbe", "XidRules"]
@@ -63,8 +63,8 @@ class NvmlProbe:
         self._looking: asyncio.Future[Seen] | None = None
         self._known: dict[str, Device] = {}
         self._told: dict[str, str] = {}
-        self.measured: dict[str, Measured] = {}
-        """What is used of the registered cards that answered last, by uuid."""
+        self.facts: dict[str, CardFacts] = {}
+        """What is known beside of the registered cards that answered last, by uuid."""
         self._news = asyncio.Event()
         self._is_closed = threading.Event()
         self._listening: threading.Thread | None = None
@@ -79,7 +79,7 @@ class NvmlProbe:
             if not self._known:
                 raise ValueError(why) from e
             self._complain("driver", why)
-            self.measured = {}
+            self.facts = {}
             return tuple(structs.replace(device, healthy=False) for device in self._known.values())
         self._complain("driver", "")
         self._listen()
@@ -123,7 +123,7 @@ class NvmlProbe:
             self._complain(uuid, "it does not answer, or has fallen off the bus")
             devices[uuid] = structs.replace(self._known[uuid], healthy=False)
         self._known = devices
-        self.measured = {card.uuid: card.use for card in mine if card.uuid in shown}
+        self.facts = {card.uuid: card.facts for card in mine if card.uuid in shown}
         return tuple(devices.values())
 
     def _is_well(self, card: Card, *, at: float, mode: str) -> bool:

@@ -49,9 +49,14 @@ class Profile(Struct, frozen=True, kw_only=True):
     placements: tuple[tuple[int, int], ...]
 
 
-class Measured(Struct, frozen=True, kw_only=True):
-    """What is used of a card now: bytes; percent of time that it computes, and that its memory is accessed."""
+class CardFacts(Struct, frozen=True, kw_only=True):
+    """What the driver says of a card beside what is registered; None where it does not tell.
 
+    ``memory``: bytes in use; ``busy``, ``memory_busy``: percent of time that it computes, and that its memory is
+    accessed; ``minor``: the number of its device node.
+    """
+
+    minor: int | None = None
     memory: int | None = None
     busy: int | None = None
     memory_busy: int | None = None
@@ -71,7 +76,7 @@ class Card(Struct, frozen=True, kw_only=True):
     profiles: tuple[Profile, ...] = ()
     recovery: int | None = NOTHING_TO_DO
     """What the driver says must be done to the card; None where it cannot say."""
-    use: Measured = Measured()
+    facts: CardFacts = CardFacts()
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -185,7 +190,8 @@ def _card(handle: Any, index: int) -> Card:
         is_partitioned=current == nv.NVML_DEVICE_MIG_ENABLE,
         profiles=tuple(_profiles(handle)) if current is not None else (),
         recovery=or_none(_recovery, handle),
-        use=Measured(
+        facts=CardFacts(
+            minor=or_none(nv.nvmlDeviceGetMinorNumber, handle),
             memory=None if memory is None else int(memory.used),
             busy=None if rates is None else int(rates.gpu),
             memory_busy=None if rates is None else int(rates.memory),
