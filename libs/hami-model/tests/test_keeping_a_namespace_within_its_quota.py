@@ -160,3 +160,27 @@ def test_what_is_given_back_is_free_again() -> None:
 
     assert (0, 0) == limited.used("team-a", "NVIDIA")
     assert (1500, 10) == copy.used("team-a", "NVIDIA")
+
+
+MEASURED = [
+    (vendor.word, measure) for vendor in a_catalog().vendors for measure in ("memory", "cores")
+    if getattr(vendor.resources, measure)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "measure"), MEASURED)
+def test_every_vendors_memory_and_cores_are_limited(word: str, measure: str) -> None:
+    """In the vendor's own unit: 10 are allowed and 4 used, so 6 more fit, and of 7 the denial says all three."""
+    vendor = a_catalog().by_word(word)
+    resource: str = getattr(vendor.resources, measure)
+    unit = max(vendor.resources.memory_factor, 1) if measure == "memory" else 1
+    limited = Quotas(a_catalog())
+    limited.set("team-a", "q", {f"limits.{resource}": 10})
+    limited.charge("team-a", {(word, "card"): Charge(slots=1, **{measure: 4 * unit})})
+
+    def asking(amount: int) -> QuotaDenied | None:
+        of = {"memory": 0, "cores": 0, measure: amount * unit}
+        return limited.fits("team-a", word, of["memory"], of["cores"])
+
+    assert asking(6) is None
+    assert QuotaDenied(resource=resource, used=4, limit=10, wanted=7) == asking(7)
