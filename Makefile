@@ -9,7 +9,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),true,false)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format perf proto clean planted soak faults
+.PHONY: help setup demo test check format perf proto clean planted soak faults vendors
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,8 @@ setup: .venv/.ready ## Install everything into this checkout (.venv), nothing ou
 	@$(UV) sync --frozen --all-packages --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 
-demo: setup ## A cluster in processes: real manifests from admission to allocated devices (KEEP=1, STOP=1, REPORT=file.json, ALLOCATORS=2)
-	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(STOP),--stop) $(if $(REPORT),--report "$(REPORT)") $(if $(ALLOCATORS),--allocators "$(ALLOCATORS)")
+demo: setup ## A cluster in processes: real manifests from admission to allocated devices (VENDOR=ascend or all, KEEP=1, STOP=1, REPORT=file.json, ALLOCATORS=2)
+	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(STOP),--stop) $(if $(REPORT),--report "$(REPORT)") $(if $(ALLOCATORS),--allocators "$(ALLOCATORS)") $(if $(VENDOR),--vendor "$(VENDOR)")
 
 test: setup ## Unit, property, integration and compat tests
 	@$(BIN)/pytest -q -n 2 --dist loadscope -m "not gpu and not e2e" $(ARGS)
@@ -60,6 +60,9 @@ proto: setup ## Regenerate the kubelet's gRPC code from its two .proto files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I libs/hami-kit/src --python_out=libs/hami-kit/src \
 		--grpc_python_out=libs/hami-kit/src --mypy_out=quiet:libs/hami-kit/src --mypy_grpc_out=quiet:libs/hami-kit/src \
 		$(KUBELET)/deviceplugin_v1beta1.proto $(KUBELET)/podresources_v1.proto
+
+vendors: setup ## Write docs/reference/vendors.md from the vendors' modules
+	@$(BIN)/python -m hami_testkit.vendor_page
 
 clean: ## Remove what setup and the tools made
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

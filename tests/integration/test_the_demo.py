@@ -125,10 +125,9 @@ def small() -> Iterator[Demo]:
     """A demo of one node with one card, and of one pod."""
     with tempfile.TemporaryDirectory(prefix="d-", dir="/tmp") as name:
         examples = Path(name) / "examples"
-        for folder in ("cluster", "nvidia"):
-            (examples / folder).mkdir(parents=True)
-        (examples / "cluster" / "nodes.yaml").write_text(NODES)
-        (examples / "cluster" / "gpu-a.yaml").write_text(CARDS)
+        (examples / "nvidia" / "cards").mkdir(parents=True)
+        (examples / "nvidia" / "nodes.yaml").write_text(NODES)
+        (examples / "nvidia" / "cards" / "gpu-a.yaml").write_text(CARDS)
         (examples / "nvidia" / "p1.yaml").write_text(json.dumps(a_pod("p1")))
         yield Demo(Path(name), "--examples", str(examples))
 
@@ -267,13 +266,36 @@ def test_an_mlu_is_sliced(demo: Demo) -> None:
     assert (4096, 50) == (card["memory_mib"], card["cores"])
 
 
+# one vendor
+
+
+def test_one_vendors_demo_is_its_fleet_and_its_pods(small: Demo) -> None:
+    """The nodes of its folder alone, and each of its manifests placed."""
+    examples = Path(__file__).parents[2] / "examples"
+    code = small.run("--examples", str(examples), "--vendor", "ascend", "--report", "report.json")
+
+    assert 0 == code, small.said
+    assert {"ascend-inference", "ascend-edge-inference", "pod1", "pod2", "pod3"} == {
+        pod["name"] for pod in small.report["placed"]
+    }
+    assert {"ascend-910", "ascend-310p"} == {pod["node"] for pod in small.report["placed"]}
+    assert [] == small.report["refused"]
+    small.assert_nothing_is_left()
+
+
+def test_a_vendor_without_examples_is_one_sentence(small: Demo) -> None:
+    """It names those that there are."""
+    assert 2 == small.run("--vendor", "voodoo")
+    assert small.said.rstrip().endswith("--vendor voodoo: there are no such examples; write one of nvidia, all")
+
+
 # several allocators
 
 
 @pytest.mark.timeout(180)
 def test_killing_the_leader_shows_a_pause_and_nothing_else(small: Demo) -> None:
     """Every pod that came meanwhile runs, somebody else leads, and the checker finds nothing."""
-    cards = small.cwd.parent / "examples" / "cluster" / "gpu-a.yaml"
+    cards = small.cwd.parent / "examples" / "nvidia" / "cards" / "gpu-a.yaml"
     cards.write_text(CARDS.replace("count: 10", "count: 40"))
     code = small.run("--allocators", "2", "--report", "report.json")
     assert 0 == code, small.said

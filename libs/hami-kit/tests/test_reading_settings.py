@@ -222,10 +222,26 @@ def test_the_device_config_is_read_or_named(tmp_path: Path) -> None:
         ("nvidia: [", "is no YAML"),
         ("[" * 5000, "is no YAML"),
         ("", "all configurations are empty"),
-        ("nvidia:\n  resourceCountName: 7\n", "resourceCountName"),
+        (
+            "nvidia:\n  memoryFactor: two\n",
+            'line 2: nvidia.memoryFactor: "two" is no whole number; write one such as 1',
+        ),
+        ("vnpus:\n  configs:\n    - chipName: A\n", r"line 3: vnpus.configs\[0\]: has no commonWord"),
+        ("nvidia:\n  a: 2001-13-45\n", "is no YAML"),
     ):
         file.write_text(text)
         with pytest.raises(SettingsError, match=f"HAMI_DEVICE_CONFIG: .*{sentence}"):
             load_device_config(file)
     with pytest.raises(SettingsError, match=r"HAMI_DEVICE_CONFIG: .*absent.* cannot be read"):
         load_device_config(tmp_path / "absent")
+
+
+def test_a_key_that_nobody_reads_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """HAMi takes such a file, so our services start with it, and say what they do not read."""
+    file = tmp_path / "device-config.yaml"
+    file.write_text("nvidia:\n  resourceCountName: example.com/gpu\n  resourceCountNames: x\n")
+
+    assert load_device_config(file) == config.parse({"nvidia": {"resourceCountName": "example.com/gpu"}})
+    assert [
+        f'HAMI_DEVICE_CONFIG: "{file}" line 3: unknown key nvidia.resourceCountNames; did you mean resourceCountName?'
+    ] == caplog.messages

@@ -5,6 +5,7 @@ from hami_model.bus.messages import QuotaDenied
 from hami_model.charge import Charge
 from hami_model.fleet import Fleet
 from hami_model.quota import Quotas, complaints
+from hami_model.request import CoreUnit
 from hami_testkit.builders import a_card, a_catalog, a_fleet, a_node, a_pod
 from hami_testkit.deciding import cards, placed, refused
 
@@ -160,3 +161,28 @@ def test_what_is_given_back_is_free_again() -> None:
 
     assert (0, 0) == limited.used("team-a", "NVIDIA")
     assert (1500, 10) == copy.used("team-a", "NVIDIA")
+
+
+MEASURED = [
+    (vendor.word, measure) for vendor in a_catalog().vendors for measure in ("memory", "cores")
+    if getattr(vendor.resources, measure)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "measure"), MEASURED)
+def test_every_vendors_memory_and_cores_are_limited(word: str, measure: str) -> None:
+    """In the vendor's own unit: 10 are allowed and 4 used, so 6 more fit, and of 7 the denial says all three."""
+    vendor = a_catalog().by_word(word)
+    resource: str = getattr(vendor.resources, measure)
+    unit = max(vendor.resources.memory_factor, 1) if measure == "memory" else 1
+    four = 0b1111 if measure == "cores" and vendor.resources.core_unit is CoreUnit.BITS else 4 * unit
+    limited = Quotas(a_catalog())
+    limited.set("team-a", "q", {f"limits.{resource}": 10})
+    limited.charge("team-a", {(word, "card"): Charge(slots=1, **{measure: four})})
+
+    def asking(amount: int) -> QuotaDenied | None:
+        of = {"memory": 0, "cores": 0, measure: amount * unit}
+        return limited.fits("team-a", word, of["memory"], of["cores"])
+
+    assert asking(6) is None
+    assert QuotaDenied(resource=resource, used=4, limit=10, wanted=7) == asking(7)

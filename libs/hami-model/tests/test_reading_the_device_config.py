@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from hami_model import config, vendors
 from hami_model.catalog import Catalog
+from hami_model.config_reading import written
+from hami_model.defaults import DEVICE_CONFIG
 from hami_model.errors import DomainError
 
 HAMIS_ORDER = (
@@ -53,13 +55,28 @@ def test_unknown_words_are_told_apart() -> None:
         ({"nvidia": {}, "vnpus": None}, "all configurations are empty"),
         ([], "all configurations are empty"),
         ({"vnpus": [{"chipName": "310P3"}]}, "vnpus is a list, as before HAMi 2.9"),
-        ({"nvidia": {"defaultGPUNum": "one"}}, "nvidia.defaultGPUNum"),
-        ({"nvidia": {"defaultMemory": -5}}, r">= 0 - at `\$.nvidia.defaultMemory`"),
-        ({"nvidia": {"memoryFactor": -1}}, r">= 0 - at `\$.nvidia.memoryFactor`"),
-        ({"nvidia": {"deviceMemoryScaling": -1}}, r">= 0.0 - at `\$.nvidia.deviceMemoryScaling`"),
-        ({"nvidia": {"deviceMemoryScaling": float("inf")}}, r"<= 1000.0 - at `\$.nvidia.deviceMemoryScaling`"),
-        ({"nvidia": {"deviceSplitCount": 2**40}}, r"<= 2147483647 - at `\$.nvidia.deviceSplitCount`"),
-        ({"vnpus": {"configs": [{}]}}, "vnpus.configs"),
+        (
+            {"nvidia": {"deviceSplitCount": "ten"}},
+            'nvidia.deviceSplitCount: "ten" is no whole number; write one such as 10',
+        ),
+        ({"nvidia": {"defaultGPUNum": 1.5}}, r"nvidia.defaultGPUNum: 1\.5 is no whole number; write one such as 1"),
+        ({"nvidia": {"overwriteEnv": "sure"}}, 'nvidia.overwriteEnv: "sure" is neither true nor false'),
+        ({"nvidia": {"deviceCoreScaling": "all"}}, 'nvidia.deviceCoreScaling: "all" is no number; write one such as 1'),
+        (
+            {"amd": {"resourceCountName": ["amd.com/gpu"]}},
+            "amd.resourceCountName: a list is no text; write one such as ",
+        ),
+        ({"amd": "amd.com/gpu"}, 'amd: "amd.com/gpu" is no section; write its keys below it'),
+        ({"iluvatars": {"chipName": "MR-V100"}}, "iluvatars: a map is no list"),
+        ({"nvidia": {"defaultMemory": -5}}, "nvidia.defaultMemory: -5 is out of range; write 0 to 2147483647"),
+        ({"nvidia": {"memoryFactor": -1}}, "nvidia.memoryFactor: -1 is out of range"),
+        ({"nvidia": {"deviceMemoryScaling": -1}}, "nvidia.deviceMemoryScaling: -1 is out of range; write 0 to 1000"),
+        ({"nvidia": {"deviceMemoryScaling": float("inf")}}, "nvidia.deviceMemoryScaling: inf is out of range"),
+        ({"nvidia": {"deviceSplitCount": 2**40}}, "nvidia.deviceSplitCount: 1099511627776 is out of range"),
+        (
+            {"vnpus": {"configs": [{}]}},
+            r"vnpus.configs\[0\]: has no commonWord; write one such as commonWord: Ascend910A",
+        ),
         ({"nvidia": {"migProfileAllowlist": [{"models": ["A30"]}]}}, "without models or profiles"),
         ({"nvidia": {"migProfileAllowlist": [{"models": ["A30"], "profiles": ["6gb"]}]}}, "'6gb' is unlike 1g.5gb"),
     ],
@@ -68,6 +85,50 @@ def test_a_file_that_cannot_be_meant_is_refused(raw: Any, complaint: str) -> Non
     """The sentence names the key."""
     with pytest.raises(DomainError, match=complaint):
         config.parse(raw)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """Whoever mends a file wants to do so once."""
+    raw = {"nvidia": {"deviceSplitCount": "ten", "memoryFactor": []}, "vnpus": {"hamiVnpuCore": 3}}
+
+    assert ["nvidia.deviceSplitCount", "nvidia.memoryFactor", "vnpus.hamiVnpuCore"] == [
+        written(remark.path) for remark in config.examine(raw).wrong
+    ]
+    with pytest.raises(DomainError, match=r"deviceSplitCount: .*; nvidia.memoryFactor: .*; vnpus.hamiVnpuCore: "):
+        config.parse(raw)
+
+
+def test_what_hamis_yaml_library_takes_is_taken() -> None:
+    """A number or a truth value is a text where one is wanted; a number without a fraction is a whole one."""
+    nvidia = config.parse({"nvidia": {"resourceCountName": 7, "runtimeClassName": True, "memoryFactor": 2.0}}).nvidia
+
+    assert nvidia is not None
+    assert ("7", "true", 2) == (nvidia.resource_count_name, nvidia.runtime_class_name, nvidia.memory_factor)
+
+
+def test_a_key_that_nobody_reads_is_told_with_what_was_meant() -> None:
+    """At every depth; where no key is alike, that it is to go."""
+    template = {"name": "vir01", "memory": 1, "aiCores": 2}
+    raw = {
+        "nvidia": {"resourceCountNames": "x"},
+        "biren": {"flavour": 1},
+        "vnpus": {"configs": [{"commonWord": "A", "templates": [template]}]},
+        "nvidea": {},
+    }
+    reading = config.examine(raw)
+
+    assert () == reading.wrong
+    assert {
+        "unknown key nvidea; did you mean nvidia?",
+        "unknown key nvidia.resourceCountNames; did you mean resourceCountName?",
+        "unknown key vnpus.configs[0].templates[0].aiCores; did you mean aiCore?",
+        "unknown key biren.flavour; nobody reads it: remove it",
+    } == {remark.sentence for remark in reading.unread}
+
+
+def test_the_charts_own_file_has_nothing_to_tell() -> None:
+    """Every key that HAMi's chart writes is known."""
+    assert ((), ()) == ((reading := config.examine(DEVICE_CONFIG)).wrong, reading.unread)
 
 
 def test_keys_that_nobody_knows_are_ignored() -> None:

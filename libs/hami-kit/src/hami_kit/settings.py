@@ -5,17 +5,17 @@ that names the variable. A field ``nats_url`` is ``HAMI_NATS_URL`` and ``--nats-
 names another variable. A flag wins over the variable; an empty variable counts as absent.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
-import yaml
 from hami_model import config
 from hami_model.config import DeviceConfig
-from hami_model.errors import DomainError
 from msgspec import Struct
 
+from hami_kit.device_config import VARIABLE, read_device_config
 from hami_kit.errors import SettingsError
 from hami_kit.setting_values import Address, Duration, ObjectName, Timeout, read_value, written
 
@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 S = TypeVar("S", bound=Struct)
+
+log = logging.getLogger(__name__)
 
 
 class Setting(Struct, frozen=True):
@@ -161,18 +163,16 @@ def _help(title: str, fields: Sequence[_Field]) -> str:
 
 
 def load_device_config(path: Path | None) -> DeviceConfig:
-    """Read HAMi's device-config.yaml; without a path the chart's defaults hold."""
+    """Read HAMi's device-config.yaml; without a path the chart's defaults hold.
+
+    Keys that nobody reads are warned of; raise ``SettingsError`` for all that cannot be used.
+    """
     if path is None:
         return config.DEFAULTS
-    variable = "HAMI_DEVICE_CONFIG"
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as e:
-        why = e.strerror if isinstance(e, OSError) else "it is no text"
-        raise SettingsError(variable, f'"{path}" cannot be read ({why}); name a readable device-config.yaml') from e
-    except (yaml.YAMLError, RecursionError) as e:  # the latter: nested without end
-        raise SettingsError(variable, f'"{path}" is no YAML: {" ".join(str(e).split())}') from e
-    try:
-        return config.parse(tree)
-    except DomainError as e:
-        raise SettingsError(variable, f'"{path}": {e}') from e
+    file = read_device_config(path)
+    for remark in file.reading.unread:  # HAMi ignores such keys, and what it takes must not keep us from starting
+        log.warning('%s: "%s" line %d: %s', VARIABLE, path, file.line(remark), remark.sentence)
+    if file.reading.wrong:
+        told = "; ".join(f"line {file.line(remark)}: {remark.sentence}" for remark in file.reading.wrong)
+        raise SettingsError(VARIABLE, f'"{path}" {told}')
+    return config.usable(file.reading)

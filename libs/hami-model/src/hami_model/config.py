@@ -4,11 +4,14 @@ One rule: an absent key has HAMi's zero value, so that a file means here what it
 only where there is no file at all. Reading YAML is the caller's business.
 """
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
+from hami_model import config_reading
+from hami_model.config_reading import Reading, Remark, written
 from hami_model.defaults import DEVICE_CONFIG
 from hami_model.errors import DomainError
 from hami_model.units import INT32_MAX
@@ -107,6 +110,10 @@ class Enflame(Struct, frozen=True, kw_only=True):
     drs_count: str = field(default="", name="resourceNameDRSGCU")
     memory: str = field(default="", name="resourceNameGCUMemory")
     cores: str = field(default="", name="resourceNameGCUCore")
+    legacy_count: str = field(default="", name="resourceNameVGCU")
+    """What older files call ``resourceNameDRSGCU``."""
+    legacy_percentage: str = field(default="", name="resourceNameVGCUPercentage")
+    """In older files; used by nobody."""
 
 
 class Kunlun(Struct, frozen=True, kw_only=True):
@@ -136,37 +143,42 @@ class DeviceConfig(Struct, frozen=True, kw_only=True):
 
 
 def parse(raw: object) -> DeviceConfig:
-    """Turn a decoded device-config.yaml into values; raise ``DomainError`` naming the key that cannot be read."""
+    """Turn a decoded device-config.yaml into values; raise ``DomainError`` naming every key that cannot be read."""
+    return usable(examine(raw))
+
+
+def usable(reading: Reading) -> DeviceConfig:
+    """Return what was read; raise ``DomainError`` with all that is wrong."""
+    if reading.wrong:
+        raise DomainError("device config: " + "; ".join(remark.sentence for remark in reading.wrong))
+    return msgspec.convert(reading.values, DeviceConfig)
+
+
+def examine(raw: object) -> Reading:
+    """Read a decoded device-config.yaml and say all that is wrong, and what nobody reads (HAMi is silent there)."""
     if not isinstance(raw, dict) or not any(raw.get(name) for name in DeviceConfig.__struct_fields__):
-        raise DomainError("the device config has no section of a vendor: all configurations are empty")
+        nothing = "the device config has no section of a vendor: all configurations are empty"
+        return Reading(values={}, wrong=(Remark(path=(), sentence=nothing),))
     if isinstance(raw.get("vnpus"), list):
-        raise DomainError(
-            "device config vnpus is a list, as before HAMi 2.9: write a map with hamiVnpuCore and configs"
-        )
-    try:
-        config = msgspec.convert(_filled(raw), DeviceConfig)
-    except msgspec.ValidationError as error:
-        raise DomainError(f"device config cannot be read: {error}") from error
-    _check_profiles(config)
-    return config
+        old = "vnpus is a list, as before HAMi 2.9: write a map with hamiVnpuCore and configs"
+        return Reading(values={}, wrong=(Remark(path=("vnpus",), sentence=old),))
+    reading = config_reading.read(raw, DeviceConfig, example=DEVICE_CONFIG)
+    profiles = () if reading.wrong else tuple(_wrong_profiles(usable(reading)))
+    return structs.replace(reading, wrong=reading.wrong + profiles)
 
 
-def _filled(value: object) -> object:
-    """Drop keys without a value, as ``runtimeClassName:`` alone on its line: they are as good as absent."""
-    if isinstance(value, dict):
-        return {key: _filled(item) for key, item in value.items() if item is not None}
-    return [_filled(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _check_profiles(config: DeviceConfig) -> None:
-    """Refuse what HAMi refuses at start: allowlist entries without models or profiles, profiles unlike ``1g.5gb``."""
-    for entry in config.nvidia.mig_profile_allowlist if config.nvidia else ():
+def _wrong_profiles(config: DeviceConfig) -> Iterator[Remark]:
+    """Say what HAMi refuses at start: allowlist entries without models or profiles, profiles unlike ``1g.5gb``."""
+    where = ("nvidia", "migProfileAllowlist")
+    for at, entry in enumerate(config.nvidia.mig_profile_allowlist if config.nvidia else ()):
+        path = (*where, at)
         if not entry.models or not entry.profiles:
-            raise DomainError("device config nvidia.migProfileAllowlist has an entry without models or profiles")
+            yield Remark(path=path, sentence=f"{written(path)} is an entry without models or profiles: write both")
         for profile in entry.profiles:
             slices, dot, rest = profile.partition(".")
             if not dot or not rest or len(slices) < 2 or not slices.endswith("g"):
-                raise DomainError(f"device config nvidia.migProfileAllowlist profile {profile!r} is unlike 1g.5gb")
+                sentence = f"{written(path)}: profile {profile!r} is unlike 1g.5gb"
+                yield Remark(path=(*path, "profiles"), sentence=sentence)
 
 
 DEFAULTS = parse(DEVICE_CONFIG)

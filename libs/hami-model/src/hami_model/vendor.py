@@ -150,6 +150,10 @@ class Vendor(Struct, frozen=True, kw_only=True):
     ids_are_local: bool = False
     """A card's id is a name on its node only: two nodes may list the same one."""
     runtime_class: str = ""
+    served_by_us: bool = False
+    """Our node-agent serves its cards, where it runs; otherwise the vendor's own plugin does."""
+    partitions: str = ""
+    """In a word or two, what its cards are cut into beside plain shares (``MIG``); for people."""
     settings: Struct | None = None
     """The vendor's own section of the device config, typed by its module."""
 

@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import httpx
 import msgspec
+import yaml
 from hami_kit.cancelling import cancel_until_done
 from hami_kit.errors import BoundaryError
 from msgspec import structs
@@ -28,7 +29,9 @@ from hami_testkit.demo_cluster import DemoCluster, DemoError
 from hami_testkit.processes import Processes, ProcessFailedError
 from hami_testkit.stack import Agent, Plan, Stack, start
 
-EXAMPLES = ("nvidia", "ascend", "cambricon")
+FIRST = ("nvidia", "ascend", "cambricon")
+"""The vendors of a demo that names none."""
+ALL = "all"
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 
@@ -51,6 +54,7 @@ def main() -> None:
         default=1,
         help="how many run; with several the leader is killed",
     )
+    parser.add_argument("--vendor", default="", help=f"a folder of the examples, or {ALL}: one mixed fleet of them all")
     options = parser.parse_args()
     console = _Console(width=None if sys.stdout.isatty() else 160)
     if options.stop:
@@ -61,9 +65,14 @@ def main() -> None:
     if options.keep and demo_keep.is_left_running():
         console.print("[red]a demo already runs:[/] use it, or stop it first with  make demo STOP=1", highlight=False)
         sys.exit(1)
-    planned = partial(plan, examples=options.examples.resolve(), allocators=options.allocators)
+    folders = {found.name: found for found in example_folders(options.examples.resolve())}
+    if options.vendor not in ("", ALL, *folders):
+        parser.error(f"--vendor {options.vendor}: there are no such examples; write one of {', '.join(folders)}, {ALL}")
+    chosen = folders if options.vendor == ALL else [options.vendor] if options.vendor else [*filter(folders.get, FIRST)]
+    shown = [folders[name] for name in chosen]
+    planned = partial(plan, examples=shown, allocators=options.allocators)
     try:
-        code = asyncio.run(_demo(console, planned, options.report, keep=options.keep))
+        code = asyncio.run(_demo(console, planned, manifests(shown), options.report, keep=options.keep))
     except (ProcessFailedError, DemoError, BoundaryError, httpx.HTTPError, TimeoutError) as e:
         console.print(f"[red]the demo failed:[/] {escape(str(e) or type(e).__name__)}", highlight=False)
         sys.exit(1)
@@ -80,7 +89,9 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
-async def _demo(console: Console, planned: Callable[[Path], Plan], report_file: Path | None, *, keep: bool) -> int:
+async def _demo(
+    console: Console, planned: Callable[[Path], Plan], files: list[Path], report_file: Path | None, *, keep: bool
+) -> int:
     """Run the whole and stop it again, whatever happens in between; return the exit code."""
     began = time.monotonic()
     told = _signals()
@@ -89,7 +100,7 @@ async def _demo(console: Console, planned: Callable[[Path], Plan], report_file: 
         cleaning.callback(demo_keep.remove, folder)
         started = Processes(folder)
         cleaning.push_async_callback(started.stop_all)
-        work = asyncio.create_task(_show(console, planned(folder), started, report_file, began=began))
+        work = asyncio.create_task(_show(console, planned(folder), files, started, report_file, began=began))
         # the cleaning is not part of what is cancelled, so that an impatient second signal leaves nothing behind
         await _until_done_or_told(work, told)
         if told.empty():
@@ -128,16 +139,17 @@ async def _until_done_or_told(work: "asyncio.Task[Stack]", told: "asyncio.Queue[
     watching.cancel()
 
 
-async def _show(console: Console, plan: Plan, started: Processes, report_file: Path | None, *, began: float) -> Stack:
+async def _show(
+    console: Console, plan: Plan, files: list[Path], started: Processes, report_file: Path | None, *, began: float
+) -> Stack:
     """Start everything, apply the manifests, show what became of them."""
     with _doing(console, "starting NATS, the stand-in cluster, the four services and the node-agents …"):
         system = await start(plan, started)
     console.print(f"started {len(started.running)} processes in {time.monotonic() - began:.1f} s", highlight=False)
-    examples = plan.nodes.parent.parent if plan.nodes else REPOSITORY / "examples"
     async with DemoCluster.connect(system) as cluster:
         with _doing(console, "waiting until every node has told of its devices …"):
             await cluster.wait_devices()
-        shown = await demo_views.run_pods(console, cluster, manifests(examples))
+        shown = await demo_views.run_pods(console, cluster, files)
         with _doing(console, "collecting what everyone got, why the others wait, and the traces …"):
             report = await demo_report.collect(cluster, shown, seconds=lambda: time.monotonic() - began)
         demo_views.result(console, report)
@@ -164,22 +176,31 @@ def _doing(console: Console, what: str) -> Iterator[None]:
         yield
 
 
-def plan(folder: Path, examples: Path, *, allocators: int = 1) -> Plan:
-    """Return the demo's cluster: the nodes of ``examples/cluster`` and an agent for each with a file of cards."""
-    cluster = examples / "cluster"
-    cards = sorted(file for file in cluster.glob("*.yaml") if file.name != "nodes.yaml")
+def example_folders(examples: Path) -> list[Path]:
+    """Return each vendor's folder: those with a fleet, ``nodes.yaml``."""
+    return sorted(file.parent for file in examples.glob("*/nodes.yaml"))
+
+
+def plan(folder: Path, examples: Sequence[Path], *, allocators: int = 1) -> Plan:
+    """Return the demo's cluster: the nodes of every folder, and an agent for each node with a file in ``cards/``."""
+    nodes = [node for each in examples for node in yaml.safe_load((each / "nodes.yaml").read_text())["items"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "nodes.yaml"
+    file.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "NodeList", "items": nodes}))
     return Plan(
         folder=folder,
-        nodes=cluster / "nodes.yaml",
-        agents=[Agent(node=file.stem, cards=file) for file in cards],
+        nodes=file,
+        agents=[
+            Agent(node=cards.stem, cards=cards) for each in examples for cards in sorted(each.glob("cards/*.yaml"))
+        ],
         allocators=allocators,
         traces=True,
     )
 
 
-def manifests(examples: Path) -> list[Path]:
+def manifests(examples: Sequence[Path]) -> list[Path]:
     """Return the manifests to apply, in order."""
-    return [file for vendor in EXAMPLES for file in sorted((examples / vendor).glob("*.yaml"))]
+    return [file for each in examples for file in sorted(each.glob("*.yaml")) if file.name != "nodes.yaml"]
 
 
 if __name__ == "__main__":

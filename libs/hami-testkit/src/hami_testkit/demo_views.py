@@ -97,8 +97,9 @@ def _show(console: Console, title: str, table: Table) -> None:
 
 
 def _seen(pod: PlacedPod, env: Mapping[str, str]) -> str:
-    """Return the variables that make the slice, with the ids of the pod's cards cut short."""
-    text = " ".join(f"{k}={v}" for k, v in sorted(env.items()) if k.startswith(SHOWN_ENV) and k not in HIDDEN_ENV)
+    """Return the variables that make the slice, or all where none is known to; the ids of the pod's cards cut short."""
+    shown = {k: v for k, v in env.items() if k.startswith(SHOWN_ENV) and k not in HIDDEN_ENV} or env
+    text = " ".join(f"{k}={v}" for k, v in sorted(shown.items()))
     for device in pod.devices:
         text = text.replace(device.id, SHORT_ID.sub(r"\1…", device.id))
     return text

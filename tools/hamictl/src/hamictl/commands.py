@@ -13,9 +13,13 @@ from cyclopts import App, Parameter
 from hami_kit import traces
 from hami_kit.bus import BusSettings
 from hami_kit.setting_values import Timeout, read_value
+from hami_kit.settings import load_device_config
 from hami_kit.telemetry import parent_of_pod
 from hami_model.bus.events import CloudEvent
+from hami_model.capabilities import capabilities
+from hami_model.vendors import build
 
+from hamictl import device_config as device_configs
 from hamictl import session, views
 from hamictl.errors import FAILED, INTERRUPTED, MISUSED, Problem
 
@@ -28,7 +32,8 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 CODES = (
     f"Exit codes: 0 answered, {FAILED} no answer or no such pod, {MISUSED} a flag or variable that cannot be used, "
-    f"{INTERRUPTED} interrupted. Of doctor: 0 nothing found, {FAILED} something found, {MISUSED} could not run."
+    f"{INTERRUPTED} interrupted. Of doctor and config check: 0 nothing found, {FAILED} something found, "
+    f"{MISUSED} could not run."
 )
 
 app = App(
@@ -38,12 +43,15 @@ app = App(
 )
 
 
+Output = Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """Options of every command."""
+    """Options of every command that asks the system."""
 
-    output: Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])] = "table"
+    output: Output = "table"
     "A table for people, or JSON for programs."
     nats_url: Annotated[str, Parameter(env_var="HAMI_NATS_URL")] = NATS_URL
     "NATS servers, comma-separated."
@@ -64,6 +72,7 @@ class Common:
 
 
 DEFAULTS = Common()
+DeviceConfigOption = Annotated[Path | None, Parameter(env_var="HAMI_DEVICE_CONFIG")]
 Namespace = Annotated[str, Parameter(name=["--namespace", "-n"])]
 
 
@@ -163,7 +172,7 @@ class Held:
     "File of kube-scheduler's configuration; otherwise it is looked for in the cluster's ConfigMaps."
     scheduler_name: Annotated[str, Parameter(env_var="HAMI_SCHEDULER_NAME")] = "hami-scheduler"
     "The scheduler of device pods."
-    device_config: Annotated[Path | None, Parameter(env_var="HAMI_DEVICE_CONFIG")] = None
+    device_config: DeviceConfigOption = None
     "HAMi's device-config.yaml; the chart's defaults otherwise."
     enable_ascend: Annotated[bool, Parameter(env_var="HAMI_ENABLE_ASCEND")] = True
     "Whether Ascend takes part."
@@ -210,6 +219,48 @@ def doctor(*, held: Held = HELD, common: Common = DEFAULTS) -> int:
     else:
         views.findings(found)
     return 1 if found else 0
+
+
+@app.command
+def vendors(*, device_config: DeviceConfigOption = None, output: Output = "table") -> None:
+    """Show what each vendor can do: resource names, how cards are shared and chosen, locks, whose plugin.
+
+    Parameters
+    ----------
+    device_config
+        HAMi's device-config.yaml; the chart's defaults otherwise.
+    output
+        A table for people, or JSON for programs.
+    """
+    catalog = build(load_device_config(device_config), ascend=True, iluvatar=True)
+    rows = capabilities(catalog.vendors)
+    if output == "json":
+        _print_json(rows)
+    else:
+        views.vendors(rows)
+
+
+config_app = App(name="config", help="HAMi's device-config.yaml.")
+app.command(config_app)
+
+
+@config_app.command
+def check(file: Path, /, *, output: Output = "table") -> int:
+    """Say all that is wrong with a device-config.yaml, and which vendors it names; exit code 1: something is wrong.
+
+    Parameters
+    ----------
+    file
+        HAMi's device-config.yaml, as the chart renders it.
+    output
+        Lines for people, or JSON for programs.
+    """
+    checked = device_configs.check(file)
+    if output == "json":
+        _print_json(checked)
+    else:
+        views.device_config(checked)
+    return FAILED if checked.problems else 0
 
 
 async def _trace(common: Common, namespace: str, name: str) -> list[traces.Branch]:

@@ -11,11 +11,14 @@ import msgspec
 from hami_kit.traces import Branch
 from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import Booking, Explanation, NodeUse, NodeVerdict
+from hami_model.capabilities import Capability
 from hami_model.inspection import Finding, Severity
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
+
+from hamictl.device_config import Checked
 
 WIDE = 10_000
 """Columns of a console that never breaks a line; what is too long for a terminal, the terminal wraps."""
@@ -36,7 +39,7 @@ def _print(what: object) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        right = column in {"SLOTS", "MEMORY MiB", "CORES %"}
+        right = column in {"SLOTS", "MEMORY MiB", "UNIT MiB", "CORES %"}
         table.add_column(column, justify="right" if right else "left")
     return table
 
@@ -157,6 +160,35 @@ def findings(found: Sequence[Finding]) -> None:
         _print(Text(f"  way out: {finding.way_out}"))
     if not found:
         _print("nothing is wrong, and everything was checked")
+
+
+def vendors(rows: Iterable[Capability]) -> None:
+    """Show what each vendor can do."""
+    columns = (
+        "VENDOR", "COUNT", "MEMORY", "UNIT MiB", "CORES", "PERCENTAGE", "SHARED BY", "CHOSEN BY", "TOPOLOGY",
+        "CUT INTO", "NODE LOCK", "PLUGIN",
+    )  # fmt: skip
+    table = _table(*columns)
+    for row in rows:
+        unit = "" if row.memory_unit_mib is None else str(row.memory_unit_mib)
+        table.add_row(
+            row.word, row.count, row.memory, unit, row.cores, row.percentage, row.shared_by, ", ".join(row.chosen_by),
+            row.topology, row.partitions, row.lock, row.plugin,
+        )  # fmt: skip
+    _show(table, "the device config names no vendor")
+
+
+def device_config(checked: Checked) -> None:
+    """Say what is wrong with a device config, line by line, and then which vendors it names."""
+    for problem in checked.problems:
+        _print(Text(f"{checked.file}:{problem.line}: {problem.says}"))
+    if not checked.problems:
+        _print(Text(f"{checked.file}: nothing is wrong"))
+    table = _table("VENDOR", "RESOURCES")
+    for vendor in checked.vendors:
+        table.add_row(vendor.word, " ".join(vendor.resources) or "none: no pod can ask for it")
+    if table.row_count:
+        _print(table)
 
 
 def _show(table: Table, nothing: str) -> None:

@@ -49,6 +49,7 @@ def _vendor(chip: Chip, family: Family) -> Vendor:
         selectors=Selectors(use_uuid=f"hami.io/use-{word}-uuid", nouse_uuid=f"hami.io/no-use-{word}-uuid"),
         lock=MUTEX_LOCK,
         runtime_class=chip.runtime_class_name,
+        partitions="vNPU templates" if chip.templates else "",
         settings=family,
         demand=partial(sliced.demand, cores=0),
         admit=admit,
@@ -58,7 +59,7 @@ def _vendor(chip: Chip, family: Family) -> Vendor:
         confirmed=is_served,
         soft_split=_is_soft,
         group=groups.network if groups.has_networks(word) else None,
-        choose=groups.choose,
+        choose=groups.choose if groups.has_networks(word) else None,
         node_score=groups.node_score if groups.has_networks(word) else None,
         best_bonus=groups.BEST_BONUS if groups.has_networks(word) else 0.0,
     )

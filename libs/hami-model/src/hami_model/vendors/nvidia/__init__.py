@@ -45,6 +45,8 @@ def vendor(config: Nvidia) -> Vendor:
         ),
         lock=MUTEX_LOCK,
         runtime_class=config.runtime_class_name,
+        served_by_us=True,
+        partitions="MIG",
         settings=config,
         demand=demand,
         admit=admit,
