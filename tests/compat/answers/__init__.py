@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.compat import rules
-from tests.compat.answers import amd, ascend, awsneuron, biren, cambricon, hygon, iluvatar, kunlun, nvidia, vastai
+from tests.compat.answers import (
+    amd,
+    ascend,
+    awsneuron,
+    biren,
+    cambricon,
+    enflame,
+    hygon,
+    iluvatar,
+    kunlun,
+    nvidia,
+    vastai,
+)
 from tests.compat.answers.answers import Answers
 
 ALL: dict[str, Answers] = {
@@ -16,6 +28,7 @@ ALL: dict[str, Answers] = {
     "hygon": hygon.ANSWERS,
     "iluvatar": iluvatar.ANSWERS,
     "kunlun": kunlun.ANSWERS,
+    "enflame": enflame.ANSWERS,
     "awsneuron": awsneuron.ANSWERS,
     "amd": amd.ANSWERS,
     "vastai": vastai.ANSWERS,

@@ -62,10 +62,12 @@ class AnnotationKeys(Struct, frozen=True, kw_only=True):
 
 
 class Form(StrEnum):
-    """How cards stand in a register annotation: HAMi's JSON, or the text that it wrote before."""
+    """How cards stand in a register annotation: HAMi's JSON, the text that it wrote before, or the vendor's own."""
 
     JSON = "json"
     TEXT = "text"
+    OWN = "own"
+    """Read by the vendor's ``discover`` alone; its own plugin writes it."""
 
 
 class Lock(Struct, frozen=True):
@@ -147,6 +149,8 @@ class Vendor(Struct, frozen=True, kw_only=True):
     quota_in_fit: bool = True
     names_models: bool = False
     """Pods' device lists name a card's model where they name the vendor's word otherwise."""
+    counts_cards: bool = True
+    """The number under ``resources.count`` is one of cards; otherwise ``demand`` alone says how many there are."""
     ids_are_local: bool = False
     """A card's id is a name on its node only: two nodes may list the same one."""
     runtime_class: str = ""

@@ -4,6 +4,7 @@ from hami_model.catalog import Catalog
 from hami_model.config import DeviceConfig
 from hami_model.vendors import amd, awsneuron, biren, cambricon, hygon, nvidia, vastai
 from hami_model.vendors import ascend as ascend_family
+from hami_model.vendors import enflame as enflame_family
 from hami_model.vendors import iluvatar as iluvatar_family
 from hami_model.vendors import kunlun as kunlun_family
 
@@ -16,6 +17,7 @@ def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
         *([hygon.vendor(config.hygon)] if config.hygon else []),
         *(iluvatar_family.vendors(config.iluvatars) if iluvatar else []),
         *(kunlun_family.vendors(config.kunlun) if config.kunlun else []),
+        *(enflame_family.vendors(config.enflame) if config.enflame else []),
         *([awsneuron.vendor(config.awsneuron)] if config.awsneuron else []),
         *([amd.vendor(config.amd)] if config.amd else []),
         *([vastai.vendor(config.vastai)] if config.vastai else []),
