@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct, field
 
-from hami_model import limits, selectors
+from hami_model import capacity, limits, selectors
 from hami_model.allocation import Allocation, Grant
 from hami_model.checks import Check, healthy, unused
 from hami_model.config import Enflame
@@ -167,13 +167,17 @@ def _in_both(container: Container, asked: Mapping[str, Quantity]) -> list[Change
 
 def _discover_whole(vendor: Vendor, node: Node) -> tuple[Device, ...]:
     """Return as many cards as the node's capacity says; HAMi compat: each of 100 MiB, whatever it has."""
-    name, written = node.metadata.name, (node.status.capacity or {}).get(vendor.resources.count)
-    number = 0 if written is None else plain_integer(written)
-    if number is None or not 0 <= number <= INT32_MAX:
-        raise MalformedInventory(f"capacity {vendor.resources.count} of node {name} is {written}, not a whole number")
     return tuple(
-        Device(id=f"{name}-GCU-{at}", vendor=WHOLE, index=at, slots=1, memory=100, cores=100, model=WHOLE)
-        for at in range(number)
+        Device(
+            id=f"{node.metadata.name}-GCU-{index}",
+            vendor=WHOLE,
+            index=index,
+            slots=1,
+            memory=100,
+            cores=100,
+            model=WHOLE,
+        )
+        for index in range(capacity.amount(node, vendor.resources.count))
     )
 
 
@@ -202,9 +206,9 @@ def _discover_shared(vendor: Vendor, node: Node) -> tuple[Device, ...]:
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedInventory(f"{CAPACITY} cannot be read: {error}") from error
     profiles = {name: str(number) for name, number in (listed.profiles or {}).items()}
-    sized = {name: _size_of(name) for name in profiles}
-    slices, memory = (max((size[part] for size in sized.values()), default=0) for part in (0, 1))
-    memory = (memory or slices) * GIB
+    amounts = [_size_of(name) for name in profiles]
+    slices, gib = (max((each[part] for each in amounts), default=0) for part in (0, 1))
+    sizes, memory = _sizes(profiles), (gib or slices) * GIB
     if not 0 < slices <= INT32_MAX or memory > INT32_MAX:
         raise MalformedInventory(f"{CAPACITY} has profiles {', '.join(profiles) or 'none'}: write such as 3g.20gb")
     devices = tuple(
@@ -216,7 +220,7 @@ def _discover_shared(vendor: Vendor, node: Node) -> tuple[Device, ...]:
             memory=memory,
             cores=_cores(slices),
             model=SHARED,
-            sizes=_sizes(profiles),
+            sizes=sizes,
             custom={NUMBER: str(index if card.minor is None else card.minor), PROFILES: profiles},
         )
         for at, card in enumerate(listed.devices or ())
