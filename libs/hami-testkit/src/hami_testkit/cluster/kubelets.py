@@ -19,6 +19,7 @@ from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
 from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
+from hami_testkit.cluster.plugins.enflame import DrsPlugin, gcu_plugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
 from hami_testkit.cluster.plugins.iluvatar import CHIPS as ILUVATAR_CHIPS
 from hami_testkit.cluster.plugins.iluvatar import iluvatar_plugin
@@ -57,6 +58,8 @@ MAKERS: Mapping[str, Callable[..., Plugin]] = {
     **{word: partial(iluvatar_plugin, word=word) for word in ILUVATAR_CHIPS},
     "kunlun": XpuPlugin,
     "XPU": vxpu_plugin,
+    "GCU": gcu_plugin,
+    "Enflame": DrsPlugin,
     "AWSNeuron": NeuronPlugin,
     "AMD": amd_plugin,
     "Vastai": vastai_plugin,
