@@ -21,7 +21,7 @@ from hami_model.quota import Room
 from hami_model.request import Demand, Exactly, Whole
 from hami_testkit.builders import PodBuilder, a_pod
 from hami_testkit.deciding import cards, decided, placed, refused
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -230,6 +230,7 @@ def test_every_profile_can_be_had_of_every_card() -> None:
         ("g.20gb", None),
         ("20gb", None),
         ("-1g.20gb", None),
+        (f"3g.{'9' * 5000}gb", None),
     ],
 )
 def test_a_profile_says_slices_and_memory(name: str, size: tuple[int, int] | None) -> None:
@@ -341,6 +342,7 @@ def test_all_six_slices_of_a_card_are_given() -> None:
     assert {"n1": "1/1 CardTimeSlicingExhausted"} == refused(fleet, seven)
 
 
+@example(most=14, wanted=[13, 2])
 @given(most=st.integers(1, 40), wanted=st.lists(st.integers(1, 40), min_size=1, max_size=12))
 def test_no_card_gives_more_slices_than_it_has(most: int, wanted: list[int]) -> None:
     """Of up to ten slices every one is given; beyond, where rounding adds up, the last ones may stay free."""

@@ -48,7 +48,7 @@ class Device(Struct, frozen=True, gc=False, kw_only=True):
     healthy: bool = True
     mig_profiles: tuple[MigProfile, ...] = ()
     sizes: tuple[Size, ...] = ()
-    """What its shares may be, the smallest first (``sizes``); read for demands that are ``sized`` only."""
+    """What its shares may be, those to be preferred first; read for demands that want one of them (``slices``)."""
     custom: dict[str, object] = field(default_factory=dict)
     """Vendor's own facts (HAMi ``custominfo``), such as Ascend's ``NetworkID``."""
     links: dict[str, int] = field(default_factory=dict)

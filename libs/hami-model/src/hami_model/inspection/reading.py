@@ -53,7 +53,7 @@ Given = tuple[tuple[Share, ...], ...]
 
 
 def cards(vendor: Vendor, node: Node) -> tuple[Card, ...]:
-    """Return the cards of one vendor that the node registers; without an annotation that HAMi knows, as it says."""
+    """Return the cards of one vendor that the node registers; without an annotation in HAMi's form, as it says."""
     text = node.annotations.get(vendor.keys.register)
     if not vendor.keys.register or vendor.form is Form.OWN:
         found = _cards_by_its_own_word(vendor, node)

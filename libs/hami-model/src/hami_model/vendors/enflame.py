@@ -4,6 +4,7 @@ One rule: each form has a plugin, keys and resources of its own. A share has the
 such as ``3g.20gb``: three slices and 20 GiB. A container gets one share, by its slices or by memory and cores.
 """
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -26,7 +27,6 @@ from hami_model.vendor import (
     Admitted,
     AnnotationKeys,
     Change,
-    Constraints,
     Form,
     ResourceNames,
     Selectors,
@@ -51,6 +51,7 @@ NUMBER, PROFILES = "minor", "profiles"
 
 GIB = 1024
 """MiB. Smaller numbers of ``gcu-memory`` count GiB: no card has as many, and no profile has less than one."""
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 def vendors(config: Enflame) -> tuple[Vendor, ...]:
@@ -70,7 +71,7 @@ def _whole(config: Enflame) -> Vendor:
         demand=_whole_demand,
         admit=_admit_whole,
         discover=_discover_whole,
-        constraints=_no_constraints,
+        constraints=selectors.constraints,
         annotations=_no_extras,
         confirmed=is_served,
         checks=(Check(Reason.UNHEALTHY, healthy), Check(Reason.EXCLUSIVE_CONFLICT, unused)),
@@ -248,7 +249,7 @@ def _size_of(profile: str) -> tuple[int, int]:
     """Read slices and GiB of ``3g.20gb``; what stands after a second dot, and what is no number, counts for nothing."""
     slices, *rest = profile.strip().lower().split(".")
     amounts = slices.removesuffix("g"), rest[0].removesuffix("gb") if rest else ""
-    numbers = [int(amount) if amount.isascii() and amount.isdecimal() else 0 for amount in amounts]
+    numbers = [int(amount) if _NUMBER.fullmatch(amount) else 0 for amount in amounts]
     return (numbers[0], numbers[1]) if rest and numbers[0] else (0, 0)
 
 
@@ -270,10 +271,6 @@ def _cores(slices: int) -> int:
     """
     one = -(-100 // slices)
     return min(slices * one, 99 + one)
-
-
-def _no_constraints(vendor: Vendor, pod: Pod) -> Constraints:
-    return Constraints()
 
 
 # What is written
