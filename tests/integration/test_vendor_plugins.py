@@ -12,7 +12,9 @@ from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
 from hami_testkit.cluster.plugins.iluvatar import CHIPS, iluvatar_plugin
-from hami_testkit.cluster.plugins.kunlun import VXPU, XPU, XpuPlugin, vxpu_plugin
+from hami_testkit.cluster.plugins.kunlun import VXPU, XPU, vxpu_plugin, xpu_plugin
+from hami_testkit.cluster.plugins.mthreads import CORE, INDEX, VGPU, mthreads_plugin
+from hami_testkit.cluster.plugins.mthreads import MEMORY as MT_MEMORY
 from hami_testkit.cluster.plugins.registered import RegisteredPlugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
@@ -490,7 +492,7 @@ async def test_kunlun_shares_are_served_by_the_lock(node: OneNode) -> None:
 async def test_whole_kunlun_cards_are_served_by_their_numbers(node: OneNode) -> None:
     """No lock and no handshake: the annotation says which."""
     granted = {"hami.io/kunlun-allocated": "x", "BAIDU_COM_DEVICE_IDX": "2,3", **PENDING}
-    async with XpuPlugin(node.api, NODE, 4).running(node.kubelet.plugins):
+    async with xpu_plugin(node.api, NODE, 4).running(node.kubelet.plugins):
         await node.wait_offer(XPU, 4)
         await bind(node, a_pod("p", a_container(limits={XPU: 2})), granted)
         await node.wait_phase("p", "Running")
@@ -498,6 +500,24 @@ async def test_whole_kunlun_cards_are_served_by_their_numbers(node: OneNode) -> 
 
     assert given is not None
     assert ["/dev/xpu2", "/dev/xpu3"] == [device.host for device in given.devices]
+
+
+# Moore Threads
+
+
+async def test_moore_threads_cards_are_served_by_their_numbers(node: OneNode) -> None:
+    """To each of the pod's containers; cores and memory are counted by the kubelet and give nothing by themselves."""
+    limits = {VGPU: 1, CORE: 4, MT_MEMORY: 8}
+    granted = {"hami.io/mthreads-vgpu-devices-allocated": "x", INDEX: "1", **PENDING}
+    async with mthreads_plugin(node.api, NODE, 2).running(node.kubelet.plugins):
+        await node.wait_offer(VGPU, 32)
+        await node.wait_offer(CORE, 32)
+        await node.wait_offer(MT_MEMORY, 192)
+        await bind(node, a_pod("p", *(a_container(name, limits=limits) for name in ("a", "b"))), granted)
+        await node.wait_phase("p", "Running")
+        given = [node.kubelet.given("default", "p", name) for name in ("a", "b")]
+
+    assert 2 * [["/dev/mtgpu.1"]] == [[device.host for device in one.devices] for one in given if one is not None]
 
 
 # AWS Neuron

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.compat import rules
-from tests.compat.answers import amd, ascend, awsneuron, biren, cambricon, hygon, iluvatar, kunlun, nvidia, vastai
+from tests.compat.answers import (
+    amd,
+    ascend,
+    awsneuron,
+    biren,
+    cambricon,
+    hygon,
+    iluvatar,
+    kunlun,
+    mthreads,
+    nvidia,
+    vastai,
+)
 from tests.compat.answers.answers import Answers
 
 ALL: dict[str, Answers] = {
@@ -15,6 +27,7 @@ ALL: dict[str, Answers] = {
     "cambricon": cambricon.ANSWERS,
     "hygon": hygon.ANSWERS,
     "iluvatar": iluvatar.ANSWERS,
+    "mthreads": mthreads.ANSWERS,
     "kunlun": kunlun.ANSWERS,
     "awsneuron": awsneuron.ANSWERS,
     "amd": amd.ANSWERS,

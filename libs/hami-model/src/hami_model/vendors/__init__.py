@@ -2,7 +2,7 @@
 
 from hami_model.catalog import Catalog
 from hami_model.config import DeviceConfig
-from hami_model.vendors import amd, awsneuron, biren, cambricon, hygon, nvidia, vastai
+from hami_model.vendors import amd, awsneuron, biren, cambricon, hygon, mthreads, nvidia, vastai
 from hami_model.vendors import ascend as ascend_family
 from hami_model.vendors import iluvatar as iluvatar_family
 from hami_model.vendors import kunlun as kunlun_family
@@ -15,6 +15,7 @@ def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
         *([cambricon.vendor(config.cambricon)] if config.cambricon else []),
         *([hygon.vendor(config.hygon)] if config.hygon else []),
         *(iluvatar_family.vendors(config.iluvatars) if iluvatar else []),
+        *([mthreads.vendor(config.mthreads)] if config.mthreads else []),
         *(kunlun_family.vendors(config.kunlun) if config.kunlun else []),
         *([awsneuron.vendor(config.awsneuron)] if config.awsneuron else []),
         *([amd.vendor(config.amd)] if config.amd else []),

@@ -22,7 +22,8 @@ from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
 from hami_testkit.cluster.plugins.iluvatar import CHIPS as ILUVATAR_CHIPS
 from hami_testkit.cluster.plugins.iluvatar import iluvatar_plugin
-from hami_testkit.cluster.plugins.kunlun import XpuPlugin, vxpu_plugin
+from hami_testkit.cluster.plugins.kunlun import vxpu_plugin, xpu_plugin
+from hami_testkit.cluster.plugins.mthreads import mthreads_plugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
 PLUGINS = "standin.hami.io/plugins"
@@ -55,7 +56,8 @@ MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "MLU": CambriconPlugin,
     "DCU": hygon_plugin,
     **{word: partial(iluvatar_plugin, word=word) for word in ILUVATAR_CHIPS},
-    "kunlun": XpuPlugin,
+    "Mthreads": mthreads_plugin,
+    "kunlun": xpu_plugin,
     "XPU": vxpu_plugin,
     "AWSNeuron": NeuronPlugin,
     "AMD": amd_plugin,
