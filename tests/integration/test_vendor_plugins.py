@@ -13,6 +13,7 @@ from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, Cambric
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
 from hami_testkit.cluster.plugins.iluvatar import CHIPS, iluvatar_plugin
 from hami_testkit.cluster.plugins.kunlun import VXPU, XPU, vxpu_plugin, xpu_plugin
+from hami_testkit.cluster.plugins.metax import GPU, REGISTER, SGPU, metax_plugin, sgpu_plugin
 from hami_testkit.cluster.plugins.mthreads import CORE, INDEX, VGPU, mthreads_plugin
 from hami_testkit.cluster.plugins.mthreads import MEMORY as MT_MEMORY
 from hami_testkit.cluster.plugins.registered import RegisteredPlugin
@@ -518,6 +519,43 @@ async def test_moore_threads_cards_are_served_by_their_numbers(node: OneNode) ->
         given = [node.kubelet.given("default", "p", name) for name in ("a", "b")]
 
     assert 2 * [["/dev/mtgpu.1"]] == [[device.host for device in one.devices] for one in given if one is not None]
+
+
+# MetaX
+
+
+async def test_metax_shares_are_published_in_a_json_of_its_own(node: OneNode) -> None:
+    """The pod is found by the lock, and gets what the device list says."""
+    key = "hami.io/metax-sgpu-devices-to-allocate"
+    granted = {key: f"GPU-{NODE}-1,Metax-SGPU,4096,60:;", **PENDING}
+    async with sgpu_plugin(node.api, NODE, 2).running(node.kubelet.plugins):
+        await node.wait_offer(SGPU, 32)
+        published = await node_notes(node)
+        await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+        await bind(node, a_pod("p", a_container(limits={SGPU: 1})), granted)
+        await node.wait_phase("p", "Running")
+        after = await notes(node, "p")
+
+    cards = json.loads(published[REGISTER])
+    assert [(f"GPU-{NODE}-{at}", 16, 65536, 1) for at in (0, 1)] == [
+        (card["uuid"], card["totalDevCount"], card["totalVRam"], card["linkZone"]) for card in cards
+    ]
+    assert {"METAX_SGPU_VRAM_MIB": "4096", "METAX_SGPU_COMPUTE": "60"} == node.env("p")
+    assert "success" == after["hami.io/bind-phase"]
+
+
+async def test_whole_metax_cards_are_served_without_a_lock(node: OneNode) -> None:
+    """To both containers of a pod, each its own; the node has no annotation."""
+    given = f"{NODE}-metax-1,Metax-GPU,65536,100:;{NODE}-metax-0,Metax-GPU,65536,100:;"
+    async with metax_plugin(node.api, NODE, 2).running(node.kubelet.plugins):
+        await node.wait_offer(GPU, 2)
+        pod = a_pod("p", *(a_container(name, limits={GPU: 1}) for name in ("a", "b")))
+        await bind(node, pod, {"hami.io/metax-gpu-devices-to-allocate": given, **PENDING})
+        await node.wait_phase("p", "Running")
+        found = [node.kubelet.given("default", "p", name) for name in ("a", "b")]
+
+    assert {} == await node_notes(node)
+    assert ["/dev/dri/card1", "/dev/dri/card0"] == [one.devices[0].host for one in found if one is not None]
 
 
 # AWS Neuron

@@ -19,7 +19,7 @@ NOBODY = 0
 
 _NUMBERS = (
     "node", "memory", "cores", "slots", "used_memory", "used_cores", "used_slots", "numa", "index", "model", "mode",
-    "group", "cut", "taken",
+    "group", "cut", "taken", "guests",
 )  # fmt: skip
 _KNOWN = ("spans", "devices", "ids", "links", "rows", "models", "modes", "cuts", "cut_nodes")
 _FLAGS = ("healthy", "cordoned", "soft_split")
@@ -51,6 +51,8 @@ class Cards:
     """Position in ``cuts``; 0 = the card is not cut into parts."""
     taken: Ints
     """Which slices of a card that is cut into parts are taken: a mask."""
+    guests: Ints
+    """What the pods on it are, where their vendor tells them apart: its counters, added up."""
     healthy: Mask
     cordoned: Mask
     soft_split: Mask
@@ -208,6 +210,7 @@ class Cards:
         self.devices[row] = device
         self.memory[row], self.cores[row], self.slots[row] = device.memory, device.cores, device.slots
         self.used_memory[row] = self.used_cores[row] = self.used_slots[row] = self.taken[row] = self.cut[row] = 0
+        self.guests[row] = 0
         self.numa[row], self.index[row] = device.numa, device.index
         self.model[row] = self.models.setdefault(device.model, len(self.models))
         self.mode[row] = self.modes.setdefault(device.mode, len(self.modes))

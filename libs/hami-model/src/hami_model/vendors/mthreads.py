@@ -37,6 +37,8 @@ CORES, MEMORY = 16, 96
 """Cores and units of memory of a card, as pods count them."""
 SHARES = (2, 4, 8, 16, 32, 64, MEMORY)
 """Units of memory that a share can have."""
+MOST_CARDS = 256
+"""No node has more; a larger number was meant as something else."""
 CARDS = "mthreads.com/request-gpu-num"
 INDEX, TIME, NODE = "mthreads.com/gpu-index", "mthreads.com/predicate-time", "mthreads.com/predicate-node"
 
@@ -85,6 +87,9 @@ def _admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
     if (rounded_up(written) or 0) <= 0:
         raise Denied(f"{names.count} must be greater than 0: leave it out of container {container.name}, or write 1")
     count = limits.count(container, names.count) or 1
+    if count > MOST_CARDS:
+        what = f"{names.count} {count} in container {container.name}"
+        raise BadDemand(f"{what} is more cards than a node can have: write at most {MOST_CARDS}")
     if count == 1 and limits.limit(container, names.memory) is not None:
         _check_share(vendor, container)
         return Admitted(mine=True)
