@@ -90,6 +90,13 @@ def test_cores_without_memory_become_a_whole_card() -> None:
             Deny(code=500, message=f"{VGPU} must be greater than 0: leave it out of container c0, or write 1"),
         ),
         (
+            {VGPU: "342"},
+            Deny(
+                code=403,
+                message=f"{VGPU} 342 in container c0 is more cards than a node can have: write at most 256",
+            ),
+        ),
+        (
             {VGPU: "1", MEMORY: "3"},
             Deny(
                 code=500,
