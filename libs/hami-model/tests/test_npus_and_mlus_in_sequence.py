@@ -28,6 +28,7 @@ SIZES = {
     "DCU": (65520, 2000, 16384, 30000), "MR-V100": (32768, 2048, 8192, 16384),
     "AWSNeuron": (0,), "AMD": (196608, 16384, 49152, 98304), "Biren": (65024, 65024), "Vastai": (32768, 32768),
     "Enflame": (40960, 6144, 20480),
+    "Mthreads": (49152, 1024, 16384, 32768),
 }  # fmt: skip
 """MiB of a whole card, then of shares of it, by word."""
 BY_NUMBER = {"Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va"}
@@ -82,6 +83,8 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
                 units if word == "AMD" else 100 if word in WHOLE_CORES or (soft and random.random() < 0.9) else 20
             )
             healthy = random.random() < 0.92
+            if word == "Mthreads":
+                card_cores = 16
             if word == "AWSNeuron":
                 facts = {"index": at, "slots": per_device, "mode": instance}
                 card_cores = 2**per_device - 1
@@ -135,6 +138,9 @@ def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     if word == "Enflame":
         share = {"enflame.com/gcu-memory": memory, "enflame.com/gcu-core": random.choice([1, 17, 18, 100])}
         return random.choice([{"enflame.com/drs-gcu": random.choice([1, 1, 2, 3, 6])}, share])
+    if word == "Mthreads":
+        share = {"mthreads.com/sgpu-memory": memory // 512, "mthreads.com/sgpu-core": random.choice([1, 4, 8, 16])}
+        return {"mthreads.com/vgpu": count, **random.choice([{}, share, share])}
     if word in BY_NUMBER:
         return {BY_NUMBER[word]: count}
     name = f"huawei.com/{word}"

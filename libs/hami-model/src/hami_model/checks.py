@@ -51,7 +51,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     @property
     def cores(self) -> int:
         """Return the cores wanted of each card; more than a card has means the whole of it (HAMi compat)."""
-        return min(self.demand.cores, WHOLE_CARD)
+        return min(self.demand.cores, WHOLE_CARD) if self.constraints.counts_cores else 0
 
     def memory_on(self, rows: Rows) -> Ints | int:
         """Return the MiB wanted of each card, as one number where it is the same on all."""

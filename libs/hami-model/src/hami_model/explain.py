@@ -198,9 +198,16 @@ def _size(seen: Seen, at: At) -> Numbers:
     return ((wanted, f"shares of {names or 'no size'}") for names in sizes)
 
 
+def _company(seen: Seen, at: At) -> Numbers:
+    return repeat(("cards shared by pods of its kind", "shared by others, or by pods that keep to themselves"))
+
+
 _NUMBERS: dict[Reason, Callable[[Seen, At], Numbers]] = {
     Reason.MODE_MISMATCH: _size,
     Reason.UNHEALTHY: lambda seen, at: repeat(("a healthy card", "unhealthy, or nobody serves it")),
+    Reason.CARD_UNHEALTHY: lambda seen, at: repeat(("a healthy card", "unhealthy, or nobody serves it")),
+    Reason.CLASS_MISMATCH: _company,
+    Reason.QOS_MISMATCH: _company,
     Reason.CORDONED: lambda seen, at: repeat(("an open card", "cordoned")),
     Reason.TYPE_MISMATCH: _model,
     Reason.UUID_MISMATCH: _uuid,

@@ -11,7 +11,7 @@ from typing import assert_never
 from msgspec import Struct, structs
 
 from hami_model.allocation import Allocation, ContainerGrants, Grant
-from hami_model.annotations import NODE, decode_pod, with_cuts
+from hami_model.annotations import NODE, as_guest, decode_pod, with_cuts
 from hami_model.catalog import Catalog
 from hami_model.cores import most, text
 from hami_model.cutting import EVERYWHERE
@@ -105,7 +105,7 @@ def _believed(pod: Pod, catalog: Catalog, demand: PodDemand, devices: Sequence[D
         vendor = catalog.by_word(word)
         claim = _Claim(word=word, key=vendor.keys.allocated, pod=PodRef.of(pod))
         try:
-            read = _read(claim, pod, demand, devices, complaints)
+            read = as_guest(vendor.constraints(vendor, pod), _read(claim, pod, demand, devices, complaints))
             positions.append(_with_cuts(claim, vendor, pod, read, devices, complaints))
         except MalformedAllocation as error:
             complaints.append(

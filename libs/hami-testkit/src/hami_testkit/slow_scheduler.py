@@ -177,6 +177,8 @@ def later_reason(
         return Reason.EXCLUSIVE_CONFLICT
     if cores == 0 and total != 0 and used.cores >= total:
         return Reason.COMPUTE_EXHAUSTED
+    if device.vendor == "Mthreads" and any(use[card.id].shares for card in mine if card is not device):
+        return Reason.CUSTOM_RULE
     return None
 
 

@@ -6,7 +6,7 @@ type how the devices are wired. Cores are booked one by one, as a mask of bits; 
 
 import numpy as np
 
-from hami_model import limits, selectors
+from hami_model import capacity, limits, selectors
 from hami_model.allocation import Allocation, Grant
 from hami_model.checks import (
     WITHIN_QUOTA,
@@ -134,7 +134,7 @@ def _out_of_range(name: str, written: Quantity, most: int, where: str) -> str | 
 
 def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
     name, names = node.metadata.name, vendor.resources
-    devices, cores = _capacity(node, names.count), _capacity(node, names.cores)
+    devices, cores = capacity.amount(node, names.count), capacity.amount(node, names.cores)
     each = cores // devices if devices else 0
     if each > MOST_CORES:
         raise MalformedInventory(f"node {name} has {each} cores a device, more than the {MOST_CORES} that can be told")
@@ -153,14 +153,6 @@ def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
         )
         for index in range(devices)
     )
-
-
-def _capacity(node: Node, name: str) -> int:
-    written = (node.status.capacity or {}).get(name)
-    value = 0 if written is None else plain_integer(written)
-    if value is None or not 0 <= value <= INT32_MAX:
-        raise MalformedInventory(f"capacity {name} of node {node.metadata.name} is {written}, not a whole number")
-    return value
 
 
 def _single(check: Check) -> Check:
@@ -224,7 +216,7 @@ def _extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
     asking = {c.name for c in pod.all_containers if limits.asked(c, vendor.resources.count) is not None}
     mine = [(c, g) for c in allocation.containers for g in c.grants if g.vendor == vendor.word]
     by_core = any(container.name not in asking for container, _ in mine)
-    ids = [number for _, grant in mine for number in (_cores(grant) if by_core else [_index(grant)])]
+    ids = [number for _, grant in mine for number in (_cores(grant) if by_core else [capacity.number(grant)])]
     written = {
         IDS: ",".join(map(str, ids)),
         ALLOCATED: "false",
@@ -237,12 +229,8 @@ def _extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
 def _cores(grant: Grant) -> list[int]:
     """Return the numbers of a grant's cores on the node; a list read back says nothing of a device's own: two."""
     each = grant.custom.get(CORES)
-    first = _index(grant) * (each if isinstance(each, int) else PAIR)
+    first = capacity.number(grant) * (each if isinstance(each, int) else PAIR)
     return [first + bit for bit in range(grant.cores.bit_length()) if grant.cores >> bit & 1]
-
-
-def _index(grant: Grant) -> int:
-    return int(grant.uuid.rpartition("-")[2]) if grant.index is None else grant.index
 
 
 def _is_allocated(pod: Pod) -> bool:

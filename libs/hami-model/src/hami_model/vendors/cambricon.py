@@ -5,13 +5,11 @@ One rule: the node publishes no annotation; its capacity tells how many cards th
 
 from functools import partial
 
-from hami_model import limits, selectors, sliced
+from hami_model import capacity, limits, selectors, sliced
 from hami_model.allocation import Allocation
 from hami_model.config import Names
 from hami_model.device import Device
-from hami_model.errors import MalformedInventory
 from hami_model.objects import Container, Node, Pod
-from hami_model.units import plain_integer
 from hami_model.vendor import Admitted, AnnotationKeys, Lock, ResourceNames, Selectors, Vendor
 
 WORD = "MLU"
@@ -60,8 +58,8 @@ def _admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
 
 def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
     """One card for each full 100 of cores; a started 100 is no card (HAMi counts it as one, spec MLU-3)."""
-    cores = _capacity(node, vendor.resources.cores)
-    memory = _capacity(node, vendor.resources.memory)
+    cores = capacity.amount(node, vendor.resources.cores)
+    memory = capacity.amount(node, vendor.resources.memory)
     return tuple(
         Device(
             id=f"{node.metadata.name}-cambricon-mlu-{index}",
@@ -76,19 +74,10 @@ def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
     )
 
 
-def _capacity(node: Node, name: str) -> int:
-    written = (node.status.capacity or {}).get(name)
-    value = 0 if written is None else plain_integer(written)
-    if value is None or value < 0:
-        raise MalformedInventory(f"capacity {name} of node {node.metadata.name} is {written}, not a whole number")
-    return value
-
-
 def _extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
     # HAMi compat: the plugin reads one profile, that of the first card (spec MLU-1).
     first = next(g for c in allocation.containers for g in c.grants if g.vendor == vendor.word)
-    index = first.uuid.rpartition("-")[2] if first.index is None else first.index
-    return {ASSIGNED: "false", PROFILE: f"{index}_{first.cores}_{first.memory // UNIT}"}
+    return {ASSIGNED: "false", PROFILE: f"{capacity.number(first)}_{first.cores}_{first.memory // UNIT}"}
 
 
 def _is_assigned(pod: Pod) -> bool:

@@ -23,7 +23,9 @@ from hami_testkit.cluster.plugins.enflame import DrsPlugin, gcu_plugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
 from hami_testkit.cluster.plugins.iluvatar import CHIPS as ILUVATAR_CHIPS
 from hami_testkit.cluster.plugins.iluvatar import iluvatar_plugin
-from hami_testkit.cluster.plugins.kunlun import XpuPlugin, vxpu_plugin
+from hami_testkit.cluster.plugins.kunlun import vxpu_plugin, xpu_plugin
+from hami_testkit.cluster.plugins.metax import metax_plugin, sgpu_plugin
+from hami_testkit.cluster.plugins.mthreads import mthreads_plugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
 PLUGINS = "standin.hami.io/plugins"
@@ -56,7 +58,10 @@ MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "MLU": CambriconPlugin,
     "DCU": hygon_plugin,
     **{word: partial(iluvatar_plugin, word=word) for word in ILUVATAR_CHIPS},
-    "kunlun": XpuPlugin,
+    "Mthreads": mthreads_plugin,
+    "Metax-GPU": metax_plugin,
+    "Metax-SGPU": sgpu_plugin,
+    "kunlun": xpu_plugin,
     "XPU": vxpu_plugin,
     "GCU": gcu_plugin,
     "Enflame": DrsPlugin,

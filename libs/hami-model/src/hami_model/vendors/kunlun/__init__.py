@@ -8,19 +8,18 @@ from collections.abc import Mapping
 import numpy as np
 from msgspec import structs
 
-from hami_model import limits, register, selectors
+from hami_model import capacity, limits, register, selectors
 from hami_model.allocation import Allocation
 from hami_model.checks import Ask, Check, healthy, memory_free, unshared_if_mutex, unused, uuid_allowed
 from hami_model.config import Kunlun
 from hami_model.device import Device
-from hami_model.errors import MalformedInventory
 from hami_model.keys import is_served
 from hami_model.objects import Container, Node, Pod
 from hami_model.picking import Passed, Picked, Picker
 from hami_model.reason import Reason
 from hami_model.request import Demand, Exactly, Whole
 from hami_model.rows import Mask, Rows
-from hami_model.units import INT32_MAX, canonical, plain_integer
+from hami_model.units import canonical
 from hami_model.vendor import (
     MUTEX_LOCK,
     Admitted,
@@ -150,10 +149,7 @@ def _admit_share(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
 
 def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
     """Return as many cards as the node's capacity says; the second half is on the second NUMA node."""
-    name, written = node.metadata.name, (node.status.capacity or {}).get(vendor.resources.count)
-    number = 0 if written is None else plain_integer(written)
-    if number is None or not 0 <= number <= INT32_MAX:
-        raise MalformedInventory(f"capacity {vendor.resources.count} of node {name} is {written}, not a whole number")
+    name, number = node.metadata.name, capacity.amount(node, vendor.resources.count)
     return tuple(
         Device(
             id=f"{name}-kunlun-{index}",
@@ -213,9 +209,7 @@ def _told_of_whole(counts: Mapping[Reason, int]) -> Mapping[Reason, int]:
 
 def _positions(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
     """HAMi compat: the plugin reads one list, that of the last container with cards."""
-    last = [[g for g in c.grants if g.vendor == vendor.word] for c in allocation.containers][::-1]
-    mine = next(grants for grants in last if grants)
-    return {POSITIONS: ",".join(str(g.uuid.rpartition("-")[2] if g.index is None else g.index) for g in mine)}
+    return {POSITIONS: capacity.numbers_of_last(vendor.word, allocation)}
 
 
 def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
