@@ -18,6 +18,7 @@ from tests.compat.answers import (
     iluvatar,
     kunlun,
     metax,
+    mixed,
     mthreads,
     nvidia,
     vastai,
@@ -38,6 +39,7 @@ ALL: dict[str, Answers] = {
     "vastai": vastai.ANSWERS,
     "biren": biren.ANSWERS,
     "ascend": ascend.ANSWERS,
+    "mixed": mixed.ANSWERS,
 }
 
 VENDORS = tuple(ALL)
