@@ -170,12 +170,7 @@ def _admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
         raise Denied(f"{company.CLASS} must be set one of [{', '.join(company.CLASSES)}]: it is {kind!r}")
     if kind is not None and rounded_up(count) != 1:
         raise Denied(f"app-class pod must request single device: container {container.name} asks for {count}")
-    cores = limits.cores(container, names.cores)
-    if cores is not None and cores > 100:
-        raise BadDemand(
-            f"{names.cores} {cores} in container {container.name} is more than a card has: write at most 100"
-        )
-    warnings = tuple(_huge(vendor, container))
+    warnings = tuple(_more_than_a_card(vendor, container))
     if kind == company.ONLINE or qos in company.POLICIES:
         return Admitted(mine=True, warnings=warnings)
     if qos is not None:
@@ -183,11 +178,15 @@ def _admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
     return Admitted(mine=True, changes=(Change(annotation=(company.QOS, company.DEFAULT)),), warnings=warnings)
 
 
-def _huge(vendor: Vendor, container: Container) -> Iterator[str]:
-    memory, name = _memory(vendor, container) // GIB, vendor.resources.memory
+def _more_than_a_card(vendor: Vendor, container: Container) -> Iterator[str]:
+    """HAMi compat: the pod is taken, and waits for ever."""
+    names = vendor.resources
+    memory, cores = _memory(vendor, container) // GIB, limits.cores(container, names.cores)
     if memory >= MANY:
         meant = f"a bare number counts GiB, for MiB write {memory}Mi"
-        yield f"container {container.name} asks for {memory} GiB of {name}, more than any card has: {meant}"
+        yield f"container {container.name} asks for {memory} GiB of {names.memory}, more than any card has: {meant}"
+    if cores is not None and cores > 100:
+        yield f"container {container.name} asks for {cores} of {names.cores}, more than a card has: write at most 100"
 
 
 def _constraints(vendor: Vendor, pod: Pod) -> Constraints:
