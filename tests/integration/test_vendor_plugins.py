@@ -10,9 +10,11 @@ from hami_testkit.cluster.plugins.ascend import AscendPlugin
 from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CORES, COUNT, MEMORY, CambriconPlugin
+from hami_testkit.cluster.plugins.enflame import DRS, GCU, DrsPlugin, gcu_plugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
 from hami_testkit.cluster.plugins.iluvatar import CHIPS, iluvatar_plugin
 from hami_testkit.cluster.plugins.kunlun import VXPU, XPU, vxpu_plugin, xpu_plugin
+from hami_testkit.cluster.plugins.metax import GPU, REGISTER, SGPU, metax_plugin, sgpu_plugin
 from hami_testkit.cluster.plugins.mthreads import CORE, INDEX, VGPU, mthreads_plugin
 from hami_testkit.cluster.plugins.mthreads import MEMORY as MT_MEMORY
 from hami_testkit.cluster.plugins.registered import RegisteredPlugin
@@ -518,6 +520,104 @@ async def test_moore_threads_cards_are_served_by_their_numbers(node: OneNode) ->
         given = [node.kubelet.given("default", "p", name) for name in ("a", "b")]
 
     assert 2 * [["/dev/mtgpu.1"]] == [[device.host for device in one.devices] for one in given if one is not None]
+
+
+# MetaX
+
+
+async def test_metax_shares_are_published_in_a_json_of_its_own(node: OneNode) -> None:
+    """The pod is found by the lock, and gets what the device list says."""
+    key = "hami.io/metax-sgpu-devices-to-allocate"
+    granted = {key: f"GPU-{NODE}-1,Metax-SGPU,4096,60:;", **PENDING}
+    async with sgpu_plugin(node.api, NODE, 2).running(node.kubelet.plugins):
+        await node.wait_offer(SGPU, 32)
+        published = await node_notes(node)
+        await lock(node, MUTEX, "2026-01-02T15:04:05Z,default,p")
+        await bind(node, a_pod("p", a_container(limits={SGPU: 1})), granted)
+        await node.wait_phase("p", "Running")
+        after = await notes(node, "p")
+
+    cards = json.loads(published[REGISTER])
+    assert [(f"GPU-{NODE}-{at}", 16, 65536, 1) for at in (0, 1)] == [
+        (card["uuid"], card["totalDevCount"], card["totalVRam"], card["linkZone"]) for card in cards
+    ]
+    assert {"METAX_SGPU_VRAM_MIB": "4096", "METAX_SGPU_COMPUTE": "60"} == node.env("p")
+    assert "success" == after["hami.io/bind-phase"]
+
+
+async def test_whole_metax_cards_are_served_without_a_lock(node: OneNode) -> None:
+    """To both containers of a pod, each its own; the node has no annotation."""
+    given = f"{NODE}-metax-1,Metax-GPU,65536,100:;{NODE}-metax-0,Metax-GPU,65536,100:;"
+    async with metax_plugin(node.api, NODE, 2).running(node.kubelet.plugins):
+        await node.wait_offer(GPU, 2)
+        pod = a_pod("p", *(a_container(name, limits={GPU: 1}) for name in ("a", "b")))
+        await bind(node, pod, {"hami.io/metax-gpu-devices-to-allocate": given, **PENDING})
+        await node.wait_phase("p", "Running")
+        found = [node.kubelet.given("default", "p", name) for name in ("a", "b")]
+
+    assert {} == await node_notes(node)
+    assert ["/dev/dri/card1", "/dev/dri/card0"] == [one.devices[0].host for one in found if one is not None]
+
+
+# Enflame
+
+
+@pytest.fixture
+async def shared_gcus(node: OneNode) -> AsyncIterator[DrsPlugin]:
+    """Two cards of six slices on that node."""
+    async with DrsPlugin(node.api, NODE, 2).running(node.kubelet.plugins) as plugin:
+        await node.wait_offer(DRS, 12)
+        yield plugin
+
+
+def told(**slices: int) -> dict[str, str]:
+    """Return what HAMi writes with the binding: a profile by container."""
+    containers = {name: {"allocated": False, "request": number} for name, number in slices.items()}
+    written = {"enflame.com/gcu-assigned": "false", "enflame.com/gcu-assigned-time": "1767225600000000000"}
+    return {**written, "enflame.com/gcu-assigned-minor": "1", "assigned-containers": json.dumps(containers)}
+
+
+async def test_enflame_publishes_cards_and_profiles(node: OneNode, shared_gcus: DrsPlugin) -> None:
+    """In a form of its own; it has no handshake."""
+    published = await node_notes(node)
+
+    assert {"enflame.com/gcu-drs-capacity"} == set(published)
+    assert {
+        "devices": [{"index": str(at), "minor": str(at), "capacity": 6} for at in (0, 1)],
+        "profiles": {"1g.6gb": "0", "3g.20gb": "1", "6g.40gb": "2"},
+    } == json.loads(published["enflame.com/gcu-drs-capacity"])
+
+
+async def test_enflame_marks_each_container_and_then_the_pod(node: OneNode, shared_gcus: DrsPlugin) -> None:
+    """It finds them by their slices; no lock is taken."""
+    pod = a_pod("p", *(a_container(name, limits={DRS: number}) for name, number in (("a", 3), ("b", 1))))
+    await bind(node, pod, told(a=3, b=1))
+    await node.wait_phase("p", "Running")
+    after = await notes(node, "p")
+    containers = json.loads(after["assigned-containers"])
+
+    assert "true" == after["enflame.com/gcu-assigned"]
+    assert [(True, "1"), (True, "2")] == [(each["allocated"], each["instanceID"]) for each in containers.values()]
+
+
+async def test_enflame_refuses_slices_that_nobody_waits_for(node: OneNode, shared_gcus: DrsPlugin) -> None:
+    """The pod was placed by nobody."""
+    await bind(node, a_pod("p", a_container(limits={DRS: 3})), {})
+    status = await node.wait_phase("p", "Failed")
+
+    assert f"no pod on node {NODE} waits for 3 slices" in status["message"]
+
+
+async def test_whole_enflame_cards_are_those_that_the_kubelet_picks(node: OneNode) -> None:
+    """Its plugin reads nothing of what HAMi writes."""
+    async with gcu_plugin(node.api, NODE, 2).running(node.kubelet.plugins):
+        await node.wait_offer(GCU, 2)
+        await bind(node, a_pod("p", a_container(limits={GCU: 2})), {})
+        await node.wait_phase("p", "Running")
+        given = node.kubelet.given("default", "p", "main")
+
+    assert given is not None
+    assert {"/dev/gcu0", "/dev/gcu1"} == {device.host for device in given.devices}
 
 
 # AWS Neuron

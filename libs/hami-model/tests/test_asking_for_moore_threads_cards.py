@@ -90,6 +90,13 @@ def test_cores_without_memory_become_a_whole_card() -> None:
             Deny(code=500, message=f"{VGPU} must be greater than 0: leave it out of container c0, or write 1"),
         ),
         (
+            {VGPU: "342"},
+            Deny(
+                code=403,
+                message=f"{VGPU} 342 in container c0 is more cards than a node can have: write at most 256",
+            ),
+        ),
+        (
             {VGPU: "1", MEMORY: "3"},
             Deny(
                 code=500,
@@ -97,18 +104,19 @@ def test_cores_without_memory_become_a_whole_card() -> None:
                 f"in units of 512 MiB: {MEMORY} is 3 in container c0",
             ),
         ),
-        (
-            {VGPU: "1", MEMORY: "32", CORE: "17"},
-            Deny(
-                code=403,
-                message=f"{CORE} 17 in container c0 is more than a card has: write at most 16, all of it",
-            ),
-        ),
     ],
 )
 def test_what_no_card_can_give_is_refused(limits: dict[str, object], answer: Deny) -> None:
     """With what to write instead."""
     assert answer == admitted(a_musa_pod(limits))
+
+
+def test_more_cores_than_a_card_has_are_warned_of() -> None:
+    """The pod is taken as HAMi takes it, and waits for ever."""
+    answer = admitted(a_musa_pod({VGPU: "1", MEMORY: "32", CORE: "17"}))
+
+    assert isinstance(answer, Admit)
+    assert (f"container c0 asks for 17 of {CORE}, more than a card has: write at most 16",) == answer.warnings
 
 
 def test_memory_alone_is_left_to_others() -> None:

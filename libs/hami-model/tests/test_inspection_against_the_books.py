@@ -17,12 +17,27 @@ from msgspec import structs
 
 from .inspected import CATALOG, NOW, bound, look, rules
 
+DRS = {
+    "enflame.com/gcu-drs-capacity": '{"devices": [{"index": "0", "capacity": 6}, {"index": "1", "capacity": 6}], '
+    '"profiles": {"1g.6gb": "0", "3g.20gb": "1", "6g.40gb": "2"}}'
+}
+
+
+def a_drs_node(name: str) -> NodeBuilder:
+    """Two Enflame cards of six slices."""
+    built, vendor = a_node(name).annotated(DRS), CATALOG.by_word("Enflame")
+    for card in vendor.discover(vendor, built.node()):
+        built = built.with_card(card)
+    return built
+
+
 NODES: tuple[NodeBuilder, ...] = (
     a_node("node-1").with_cards(2, memory=8000, slots=4),
     a_node("node-2").with_cards(1, memory=16000, slots=3).with_cards(2, vendor="Ascend310P", memory=21527, cores=8),
     a_node("node-3").with_card(a_card("node-3-cambricon-mlu-0", memory=16384, vendor="MLU", slots=100)),
     a_node("node-4").with_cards(2, vendor="DCU", memory=65520, slots=4),
     a_node("node-5").with_cards(1, vendor="MR-V100", memory=32768, slots=4),
+    a_drs_node("node-6"),
 )  # fmt: skip
 
 ASKS = st.sampled_from([
@@ -36,6 +51,8 @@ ASKS = st.sampled_from([
     {"huawei.com/Ascend310P": 1, "huawei.com/Ascend310P-memory": 6144},
     {"hygon.com/dcunum": 2, "hygon.com/dcumem": 30000, "hygon.com/dcucores": 40},
     {"iluvatar.ai/MR-V100-vgpu": 1, "iluvatar.ai/MR-V100.vMem": 40},
+    {"enflame.com/drs-gcu": 1},
+    {"enflame.com/gcu-memory": 7, "enflame.com/gcu-core": 40},
 ])  # fmt: skip
 ROLES = st.sampled_from(["asking", "asking", "starting_with", "beside"])
 PODS = st.lists(

@@ -6,7 +6,7 @@ from random import Random
 from hami_model.allocation import Allocation
 from hami_model.charge import Charge, charge
 from hami_model.demands import pod_demand
-from hami_model.device import Device
+from hami_model.device import Device, Size
 from hami_model.fleet import Fleet
 from hami_model.objects import ContainerState, ContainerStatus, Meta, Node, Pod, PodRef, Terminated
 from hami_model.place import Placement, place, why_not
@@ -27,6 +27,7 @@ SIZES = {
     "Ascend310P": (21527, 3072, 6144, 12288), "MLU": (24576, 1024, 4096, 12288),
     "DCU": (65520, 2000, 16384, 30000), "MR-V100": (32768, 2048, 8192, 16384),
     "AWSNeuron": (0,), "AMD": (196608, 16384, 49152, 98304), "Biren": (65024, 65024), "Vastai": (32768, 32768),
+    "Enflame": (40960, 6144, 20480),
     "Mthreads": (49152, 1024, 16384, 32768),
 }  # fmt: skip
 """MiB of a whole card, then of shares of it, by word."""
@@ -34,6 +35,11 @@ BY_NUMBER = {"Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va"}
 """Resources of words whose cards are asked for by number alone."""
 WHOLE_CORES = ("MLU", "DCU", "MR-V100", *BY_NUMBER)
 """Words whose cards have a hundred cores, split in software or not."""
+SIX_SLICES = tuple(
+    Size(name=f"{slices}g.{gib}gb", slices=slices, memory=gib * 1024, cores=cores)
+    for slices, gib, cores in ((1, 6, 17), (3, 20, 50), (6, 40, 100))
+)
+"""Shares that Enflame cards of six slices give."""
 CARD_POLICIES = ("binpack", "spread", "mutex", "numa,binpack", "")
 SOFT = {"huawei.com/vnpu-mode": "hami-core"}
 
@@ -65,6 +71,7 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
     for word in random.sample(words, random.randint(1, len(words))):
         per_device, instance = random.choice([2, 2, 4]), random.choice(["trn1.32xlarge", "inf2.48xlarge"])
         is_networked = word.startswith("Ascend910") and random.random() < 0.9
+        profiles = random.choice([SIX_SLICES, SIX_SLICES[::2]])
         has_dies = word == "Vastai" and random.random() < 0.8
         for at in range(random.choice([1, 2, 4, 4, 6])):
             network = {"NetworkID": random.choice([0, 0, 1])} if is_networked and random.random() < 0.98 else {}
@@ -81,6 +88,8 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
             if word == "AWSNeuron":
                 facts = {"index": at, "slots": per_device, "mode": instance}
                 card_cores = 2**per_device - 1
+            if word == "Enflame":
+                facts["sizes"], card_cores = profiles, 100 + 2 * (len(profiles) > 2)
             devices.append(
                 a_card(
                     f"{name}-{word}-{at}",
@@ -126,6 +135,9 @@ def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     if word == "AMD":
         asked = {"amd.com/gpu": count, "amd.com/gpumem": memory, "amd.com/gpucores": random.choice([1, 7, 33, 100])}
         return {name: asked[name] for name in asked if name == "amd.com/gpu" or random.random() < 0.8}
+    if word == "Enflame":
+        share = {"enflame.com/gcu-memory": memory, "enflame.com/gcu-core": random.choice([1, 17, 18, 100])}
+        return random.choice([{"enflame.com/drs-gcu": random.choice([1, 1, 2, 3, 6])}, share])
     if word == "Mthreads":
         share = {"mthreads.com/sgpu-memory": memory // 512, "mthreads.com/sgpu-core": random.choice([1, 4, 8, 16])}
         return {"mthreads.com/vgpu": count, **random.choice([{}, share, share])}

@@ -7,10 +7,12 @@ from msgspec import Struct
 
 
 class Answers(Struct, frozen=True, kw_only=True):
-    """By name of the case; a case of ``differences/`` stands in exactly one of its kind."""
+    """By name of the case; a case of ``differences/``, or of ``overruled``, stands in exactly one of its kind."""
 
     placed: Mapping[str, Mapping[str, Any]] = {}
     """Placing: at the first step that differs, annotations, ``error``, or reasons by node."""
+    overruled: frozenset[str] = frozenset()
+    """Placing: recorded cases that stand among HAMi's right answers, and are weaknesses too; ours is in ``placed``."""
     placed_alike: frozenset[str] = frozenset()
     """Placing: weaknesses that do not show there, or that are kept."""
     admitted: Mapping[str, Mapping[str, Any]] = {}

@@ -90,6 +90,8 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     model: str = ""
     """The card's model, where device lists name it; empty = they name the vendor's word."""
     custom: dict[str, object] = field(default_factory=dict)
+    guest: int = 0
+    """What the pod counts as on the card, where its vendor tells pods apart."""
     cuts: tuple[Cut, ...] = ()
     """The part of a card that is cut into parts; after a rebuild also others that the pod's annotations name."""
 

@@ -17,12 +17,12 @@ from hami_model.keys import ALLOCATING, BIND_PHASE, BIND_TIME, NODE, SUCCESS, TI
 from hami_model.objects import Pod, PodRef
 from hami_model.register import decode_links, decode_register, encode_links, encode_register
 from hami_model.units import INT32_MAX
-from hami_model.vendor import NOW, NOW_IN_NANOSECONDS, Vendor
+from hami_model.vendor import NOW, NOW_IN_NANOSECONDS, Constraints, Vendor
 
 __all__ = [
-    "BIND_PHASE", "BIND_TIME", "NODE", "SUCCESS", "TIME", "allocation_annotations", "check_size", "decode_links",
-    "decode_pod", "decode_register", "encode_links", "encode_pod", "encode_register", "is_served", "read_allocation",
-    "with_cuts",
+    "BIND_PHASE", "BIND_TIME", "NODE", "SUCCESS", "TIME", "allocation_annotations", "as_guest", "check_size",
+    "decode_links", "decode_pod", "decode_register", "encode_links", "encode_pod", "encode_register", "is_served",
+    "read_allocation", "with_cuts",
 ]  # fmt: skip
 
 MOST_BYTES = 256 * 1024
@@ -122,6 +122,7 @@ def read_allocation(catalog: Catalog, pod: Pod) -> Allocation | None:
         text = pod.annotations.get(vendor.keys.allocated)
         if text is not None:
             read = with_cuts(vendor, pod, decode_pod(text, vendor.word, pod, asking=_asking(catalog, pod, vendor)))
+            read = as_guest(vendor.constraints(vendor, pod), read)
             grants = [before + more for before, more in zip(grants, read, strict=True)]
     if not any(grants):
         return None
@@ -130,6 +131,13 @@ def read_allocation(catalog: Catalog, pod: Pod) -> Allocation | None:
         for (container, role), given in zip(with_roles(pod), grants, strict=True)
     )
     return Allocation(pod=PodRef.of(pod), node=pod.spec.node_name, containers=containers)
+
+
+def as_guest(rules: Constraints, given: Sequence[tuple[Grant, ...]]) -> tuple[tuple[Grant, ...], ...]:
+    """Say of each grant what the pod counts as on the card, where its vendor tells pods apart."""
+    if not rules.guest | rules.guest_alone:
+        return tuple(given)
+    return tuple(tuple(structs.replace(g, guest=rules.counts_as(g.cores)) for g in grants) for grants in given)
 
 
 def check_size(present: Mapping[str, str], added: Mapping[str, str]) -> None:

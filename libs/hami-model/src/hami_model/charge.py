@@ -24,6 +24,8 @@ class Charge(Struct, frozen=True, gc=False, kw_only=True):
     slots: int = 0
     memory: int = 0
     cores: int = 0
+    guests: int = 0
+    """What its pods count as, where their vendor tells them apart: its counters, added up."""
     placements: tuple[Placement, ...] = ()
     """The parts of a card that is cut into parts, by start."""
 
@@ -32,6 +34,7 @@ class Charge(Struct, frozen=True, gc=False, kw_only=True):
             slots=self.slots + other.slots,
             memory=self.memory + other.memory,
             cores=self.cores + other.cores,
+            guests=self.guests + other.guests,
             placements=_ordered(self.placements + other.placements),
         )
 
@@ -40,6 +43,7 @@ class Charge(Struct, frozen=True, gc=False, kw_only=True):
             slots=self.slots - other.slots,
             memory=self.memory - other.memory,
             cores=self.cores - other.cores,
+            guests=self.guests - other.guests,
             placements=_less(self.placements, other.placements) if other.placements else self.placements,
         )
 
@@ -64,6 +68,10 @@ def charge(allocation: Allocation, pod: Pod) -> dict[Card, Charge]:
     charges = {card: starting.get(card, NOTHING) | running.get(card, NOTHING) for card in cards}
     for card, parts in _parts(allocation).items():
         charges[card] = charges.get(card, NOTHING) + parts
+    guests = {(g.vendor, g.uuid): g.guest for c in allocation.containers for g in c.grants if g.guest}
+    for card, guest in guests.items():
+        if card in charges:  # a pod is one guest of a card, whatever number of its containers have it
+            charges[card] += Charge(guests=guest)
     return charges
 
 

@@ -16,12 +16,14 @@ from hami_model import cores
 from hami_model.alike import alike
 from hami_model.cores import WHOLE_CARD
 from hami_model.cutting import Parts, how_many, largest
+from hami_model.device import Size
 from hami_model.picking import Picker
 from hami_model.policies import MUTEX, PodPolicies
 from hami_model.quota import Room
 from hami_model.reason import Reason
 from hami_model.request import CoreUnit, Demand, Exactly, Percent, Whole
 from hami_model.rows import Ints, Mask, Rows
+from hami_model.sizes import chosen
 from hami_model.vendor import Constraints, Vendor
 
 Codes = npt.NDArray[np.int8]
@@ -49,10 +51,12 @@ class Ask(Struct, frozen=True, kw_only=True):
     @property
     def cores(self) -> int:
         """Return the cores wanted of each card; more than a card has means the whole of it (HAMi compat)."""
-        return min(self.demand.cores, WHOLE_CARD)
+        return min(self.demand.cores, WHOLE_CARD) if self.constraints.counts_cores else 0
 
     def memory_on(self, rows: Rows) -> Ints | int:
         """Return the MiB wanted of each card, as one number where it is the same on all."""
+        if self.demand.slices is not None:
+            return self._of_size(rows, lambda size: size.memory)
         match self.demand.memory:
             case Exactly(mib):
                 return mib
@@ -71,9 +75,21 @@ class Ask(Struct, frozen=True, kw_only=True):
 
     def cores_on(self, rows: Rows) -> Ints | int:
         """Return the cores wanted of each card, in the form in which they are booked."""
+        if self.demand.slices is not None:
+            return self._of_size(rows, lambda size: size.cores)
         if self.demand.core_unit is CoreUnit.PERCENT:
             return self.cores
         return cores.taken(self.demand, rows.cores, rows.used_cores)
+
+    def has_size(self, rows: Rows) -> Mask:
+        """Say which cards give shares of a size that has what is wanted."""
+        return self._of_size(rows, lambda size: 1) > 0
+
+    def _of_size(self, rows: Rows, number: Callable[[Size], int]) -> Ints:
+        """Return a number of the size that each card would give; 0 where none has what is wanted."""
+        found = [chosen(sizes, self.demand) for sizes in rows.cards.size_lists]
+        numbers: Ints = np.array([0 if size is None else number(size) for size in found], dtype=np.int64)[rows.size]
+        return numbers
 
     def total_cores(self, rows: Rows) -> Ints | int:
         """Return what the cards have; a soft split counts in percent, whatever unit the node lists (HAMi compat)."""
@@ -90,6 +106,11 @@ class Check(Struct, frozen=True):
 def mode_served(rows: Rows, ask: Ask) -> Mask | None:
     """The node splits cards in software, if the pod wants that."""
     return rows.soft_split if ask.constraints.soft_split else None
+
+
+def size_there(rows: Rows, ask: Ask) -> Mask | None:
+    """A card that gives shares of certain sizes has one that is large enough."""
+    return None if ask.demand.slices is None else ask.has_size(rows)
 
 
 def healthy(rows: Rows, ask: Ask) -> Mask | None:
@@ -127,6 +148,12 @@ def uuid_allowed(rows: Rows, ask: Ask) -> Mask | None:
     return allowed.reshape(rows.shape)
 
 
+def unused(rows: Rows, ask: Ask) -> Mask | None:
+    """Nobody has the card."""
+    idle: Mask = rows.used_slots == 0
+    return idle
+
+
 def slot_free(rows: Rows, ask: Ask) -> Mask | None:
     """One more pod may share the card."""
     return rows.used_slots < rows.slots
@@ -146,7 +173,7 @@ def within_quota(rows: Rows, ask: Ask) -> Mask | None:
     if room.memory is not None:
         fits &= np.asarray(ask.memory_on(rows) <= room.memory)
     if room.cores is not None:
-        fits &= ask.cores <= room.cores
+        fits &= np.asarray(ask.cores_on(rows) <= room.cores)
     return fits
 
 
@@ -159,7 +186,7 @@ def cores_free(rows: Rows, ask: Ask) -> Mask | None:
     """The cores asked for are not booked. HAMi compat: a card with more booked than it lists refuses even none."""
     if ask.demand.core_unit is not CoreUnit.PERCENT:
         return cores.are_free(ask.demand, rows.cores, rows.used_cores)
-    fits: Mask = rows.used_cores + ask.cores <= ask.total_cores(rows)
+    fits: Mask = rows.used_cores + ask.cores_on(rows) <= ask.total_cores(rows)
     return fits
 
 
@@ -206,6 +233,7 @@ WITHIN_QUOTA = Check(Reason.QUOTA_EXCEEDED, within_quota)
 
 CHECKS = (
     Check(Reason.MODE_MISMATCH, mode_served),
+    Check(Reason.MODE_MISMATCH, size_there),
     Check(Reason.UNHEALTHY, healthy),
     Check(Reason.CORDONED, not_cordoned),
     Check(Reason.TYPE_MISMATCH, model_allowed),

@@ -13,15 +13,16 @@ import numpy.typing as npt
 from hami_model.cutting import Parts
 from hami_model.device import Device
 from hami_model.rows import Floats, Ints, Mask, Rows
+from hami_model.sizes import Sizes
 
 NOBODY = 0
 """The node id that no node has."""
 
 _NUMBERS = (
     "node", "memory", "cores", "slots", "used_memory", "used_cores", "used_slots", "numa", "index", "model", "mode",
-    "group", "cut", "taken",
+    "group", "cut", "taken", "size", "guests",
 )  # fmt: skip
-_KNOWN = ("spans", "devices", "ids", "links", "rows", "models", "modes", "cuts", "cut_nodes")
+_KNOWN = ("spans", "devices", "ids", "links", "rows", "models", "modes", "cuts", "cut_nodes", "size_lists")
 _FLAGS = ("healthy", "cordoned", "soft_split")
 _FIRST_ROWS = 64
 _MOST_SCORE = 2**31
@@ -51,6 +52,10 @@ class Cards:
     """Position in ``cuts``; 0 = the card is not cut into parts."""
     taken: Ints
     """Which slices of a card that is cut into parts are taken: a mask."""
+    size: Ints
+    """Position in ``size_lists``."""
+    guests: Ints
+    """What the pods on it are, where their vendor tells them apart: its counters, added up."""
     healthy: Mask
     cordoned: Mask
     soft_split: Mask
@@ -73,6 +78,8 @@ class Cards:
         """Every different way in which cards are cut."""
         self.cut_nodes: set[int] = set()
         """Node ids that have a card that is cut into parts."""
+        self.size_lists: dict[Sizes, int] = {(): 0}
+        """Every different list of sizes of shares that cards give."""
         self.dead = 0
 
     def __len__(self) -> int:
@@ -208,9 +215,11 @@ class Cards:
         self.devices[row] = device
         self.memory[row], self.cores[row], self.slots[row] = device.memory, device.cores, device.slots
         self.used_memory[row] = self.used_cores[row] = self.used_slots[row] = self.taken[row] = self.cut[row] = 0
+        self.guests[row] = 0
         self.numa[row], self.index[row] = device.numa, device.index
         self.model[row] = self.models.setdefault(device.model, len(self.models))
         self.mode[row] = self.modes.setdefault(device.mode, len(self.modes))
+        self.size[row] = self.size_lists.setdefault(device.sizes, len(self.size_lists))
         self.healthy[row], self.cordoned[row], self.soft_split[row] = device.healthy, False, False
 
     def _grow(self, rows: int) -> None:

@@ -24,6 +24,15 @@ class MigProfile(Struct, frozen=True, gc=False, kw_only=True):
     placements: tuple[Placement, ...] = ()
 
 
+class Size(Struct, frozen=True, gc=False, kw_only=True):
+    """One size of the shares that a card gives: memory in MiB, cores in percent, slices as its vendor counts them."""
+
+    name: str
+    slices: int
+    memory: int
+    cores: int
+
+
 class Device(Struct, frozen=True, gc=False, kw_only=True):
     """One card. Memory in MiB (scaled, where the node oversubscribes), cores in percent of a card, slots in pods."""
 
@@ -38,6 +47,8 @@ class Device(Struct, frozen=True, gc=False, kw_only=True):
     mode: str = ""
     healthy: bool = True
     mig_profiles: tuple[MigProfile, ...] = ()
+    sizes: tuple[Size, ...] = ()
+    """What its shares may be, those to be preferred first; read for demands that want one of them (``slices``)."""
     custom: dict[str, object] = field(default_factory=dict)
     """Vendor's own facts (HAMi ``custominfo``), such as Ascend's ``NetworkID``."""
     links: dict[str, int] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from hami_model.place import steps_of
 from hami_model.policies import PodPolicies
 from hami_model.quota import UNLIMITED, QuotaView
 from hami_model.reason import NODE_UNREGISTERED, Reason
-from hami_model.request import PodDemand
+from hami_model.request import Exactly, PodDemand
 from hami_model.rows import Ints, Rows
 from hami_model.score import node_scores
 from hami_model.walk import Walked, walk
@@ -111,7 +111,9 @@ class Seen(Struct, frozen=True, kw_only=True):
         """Return the cores wanted of some cards, for people."""
         demand, rows = self.ask.demand, self.rows
         nothing = np.zeros_like(rows.used_cores)  # of single cores there may be fewer left than are wanted
-        wanted = np.broadcast_to(cores.taken(demand, rows.cores, nothing), rows.shape)[at].tolist()
+        is_sized = demand.slices is not None
+        each = self.ask.cores_on(rows) if is_sized else cores.taken(demand, rows.cores, nothing)
+        wanted = np.broadcast_to(each, rows.shape)[at].tolist()
         return [cores.text(demand.core_unit, amount) for amount in wanted]
 
     def devices(self, at: At) -> list[Device]:
@@ -186,8 +188,26 @@ def _part(seen: Seen, at: At) -> Numbers:
     return ((f"a part of {mib} MiB", "no such part is free") for mib in seen.memory(at))
 
 
+def _size(seen: Seen, at: At) -> Numbers:
+    demand = seen.ask.demand
+    if demand.slices is None:
+        return _nothing(seen, at)
+    memory = demand.memory.mib if isinstance(demand.memory, Exactly) else 0
+    wanted = f"a share of {demand.slices} slices" if demand.slices else f"a share of {memory} MiB and {demand.cores} %"
+    sizes = (", ".join(size.name for size in device.sizes) for device in seen.devices(at))
+    return ((wanted, f"shares of {names or 'no size'}") for names in sizes)
+
+
+def _company(seen: Seen, at: At) -> Numbers:
+    return repeat(("cards shared by pods of its kind", "shared by others, or by pods that keep to themselves"))
+
+
 _NUMBERS: dict[Reason, Callable[[Seen, At], Numbers]] = {
+    Reason.MODE_MISMATCH: _size,
     Reason.UNHEALTHY: lambda seen, at: repeat(("a healthy card", "unhealthy, or nobody serves it")),
+    Reason.CARD_UNHEALTHY: lambda seen, at: repeat(("a healthy card", "unhealthy, or nobody serves it")),
+    Reason.CLASS_MISMATCH: _company,
+    Reason.QOS_MISMATCH: _company,
     Reason.CORDONED: lambda seen, at: repeat(("an open card", "cordoned")),
     Reason.TYPE_MISMATCH: _model,
     Reason.UUID_MISMATCH: _uuid,

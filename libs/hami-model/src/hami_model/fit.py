@@ -100,6 +100,7 @@ class Fit(Struct, frozen=True, kw_only=True):
                 index=device.index,
                 model=device.model if self.ask.vendor.names_models else "",
                 custom=device.custom,
+                guest=self.ask.constraints.counts_as(cores),
                 cuts=() if part is None else (part.cut,),
             )
             for device, mib, cores, part in devices

@@ -198,7 +198,7 @@ class Fleet:
             cards.cordoned[row] = device.id in marks.cordoned
             cards.soft_split[row] = marks.soft_split
             cards.used_slots[row], cards.used_cores[row], cards.used_memory[row] = used.slots, used.cores, used.memory
-            cards.taken[row] = _taken(used)
+            cards.taken[row], cards.guests[row] = _taken(used), used.guests
 
     def _count(self, node: str, card: Card, change: Charge, *, sign: int) -> None:
         word, uuid = card
@@ -209,6 +209,7 @@ class Fleet:
         cards.used_slots[row] += sign * change.slots
         cards.used_cores[row] += sign * change.cores
         cards.used_memory[row] += sign * change.memory
+        cards.guests[row] += sign * change.guests
         if cards.cut[row]:
             cards.taken[row] = _taken(self.use(node).get(card, Charge()))
         self.used[node_id] += (sign * change.slots, sign * change.cores, sign * change.memory)

@@ -11,7 +11,7 @@ from typing import assert_never
 from msgspec import Struct, structs
 
 from hami_model.allocation import Allocation, ContainerGrants, Grant
-from hami_model.annotations import NODE, decode_pod, with_cuts
+from hami_model.annotations import NODE, as_guest, decode_pod, with_cuts
 from hami_model.catalog import Catalog
 from hami_model.cores import most, text
 from hami_model.cutting import EVERYWHERE
@@ -30,6 +30,7 @@ from hami_model.request import (
     asks_for_devices,
     vendors_of,
 )
+from hami_model.sizes import chosen
 from hami_model.vendor import Vendor
 
 Positions = tuple[tuple[Grant, ...], ...]
@@ -104,7 +105,7 @@ def _believed(pod: Pod, catalog: Catalog, demand: PodDemand, devices: Sequence[D
         vendor = catalog.by_word(word)
         claim = _Claim(word=word, key=vendor.keys.allocated, pod=PodRef.of(pod))
         try:
-            read = _read(claim, pod, demand, devices, complaints)
+            read = as_guest(vendor.constraints(vendor, pod), _read(claim, pod, demand, devices, complaints))
             positions.append(_with_cuts(claim, vendor, pod, read, devices, complaints))
         except MalformedAllocation as error:
             complaints.append(
@@ -204,6 +205,9 @@ def _within(claim: _Claim, grant: Grant, ask: Demand, card: Device | None, compl
 def _most(ask: Demand, card: Device | None, grant: Grant) -> tuple[int, int]:
     """Return the memory and cores that the ask can have led to; a partition may be larger than the ask."""
     whole = card.memory if card else grant.memory
+    if ask.slices is not None:  # one of the card's own sizes, or of those that it had when it was given
+        size = chosen(card.sizes, ask) if card else None
+        return (size.memory, size.cores) if size else (whole, card.cores if card else grant.cores)
     is_known = card is not None or ask.core_unit is CoreUnit.PERCENT
     cores = most(ask, card.cores if card else 0) if is_known else grant.cores
     if card and card.mig_profiles:

@@ -33,6 +33,11 @@ def count(container: Container, name: str) -> int | None:
     return _whole(container, name, "cards", INT32_MAX)
 
 
+def slices(container: Container, name: str) -> int | None:
+    """Read how many slices of a card are asked for; None when the resource is not mentioned."""
+    return _whole(container, name, "slices of a card", INT32_MAX)
+
+
 def cores(container: Container, name: str) -> int | None:
     """Read the percentage of a card's cores asked for, as written; None when the resource is not mentioned."""
     return _whole(container, name, "percent of a card's cores", INT32_MAX)
@@ -43,10 +48,11 @@ def percentage(container: Container, name: str) -> int | None:
     return _whole(container, name, "percent", 100)
 
 
-def memory(container: Container, name: str, *, factor: int = 1, rounds: bool = False) -> int | None:
+def memory(container: Container, name: str, *, factor: int = 1, rounds: bool = False, least: int = 1) -> int | None:
     """Read memory in MiB, where one unit of the resource is ``factor`` MiB; None when it is not mentioned.
 
-    ``rounds``: a fraction is read as the next whole unit instead of being refused.
+    ``rounds``: a fraction is read as the next whole unit instead of being refused. ``least``: the smallest number of
+    units to write instead of bytes.
     """
     written = asked(container, name)
     if written is None:
@@ -55,7 +61,7 @@ def memory(container: Container, name: str, *, factor: int = 1, rounds: bool = F
     factor = max(factor, 1)
     value = rounded_up(written)
     if value is not None and value >= MIB and (_is_bytes(written) or value * factor >= MOST_MEMORY):
-        meant = max(1, value // MIB // factor)
+        meant = max(least, value // MIB // factor)
         raise BadDemand(
             f"{name} {written} in container {container.name} is too much: {name} counts {unit}: write {meant}"
         )

@@ -4,12 +4,16 @@ One rule: tables are [node, card] or [node, place in walk order]; a node's answe
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 
 from hami_model.columns import UNKNOWN_GROUP
 from hami_model.rows import Floats, Ints, Mask, Rows
+
+if TYPE_CHECKING:
+    from hami_model.checks import Ask
 
 
 class Passed(Struct, frozen=True):
@@ -44,6 +48,7 @@ class Given(Struct, frozen=True):
 
     rows: Rows
     positions: Ints
+    ask: "Ask"
 
 
 def grouped(groups: Ints, counts: Mask) -> tuple[Ints, Ints]:

@@ -149,7 +149,8 @@ class _Search:
         return fits
 
     def _most_bonus(self) -> float:
-        return sum(ask.vendor.best_bonus for step in self._steps for ask in step.asks)
+        asks = [ask for step in self._steps for ask in step.asks if ask.constraints.is_scored]
+        return sum(ask.vendor.best_bonus for ask in asks)
 
     def _walk(self, nodes: Ints) -> Iterator[Walked]:
         """Walk nodes; what those that refuse say is kept, for it is asked for when no node fits."""

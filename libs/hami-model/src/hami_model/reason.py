@@ -24,6 +24,10 @@ class Reason(StrEnum):
     MIG_INFEASIBLE = "CardMigTopologyInfeasible"
     CUSTOM_RULE = "CardNotFoundCustomFilterRule"
     MODE_MISMATCH = "ModeNotFit"
+    CARD_UNHEALTHY = "CardUnhealthy"
+    """HAMi's word for ``UNHEALTHY`` among MetaX's shares."""
+    CLASS_MISMATCH = "CardAppClassMismatch"
+    QOS_MISMATCH = "CardQosPolicyMismatch"
     TOO_FEW_CARDS = "AllocatedCardsInsufficientRequest"
 
 

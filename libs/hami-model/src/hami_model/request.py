@@ -44,6 +44,9 @@ class Demand(Struct, frozen=True, gc=False, kw_only=True):
     ``vendor`` is the common word (``NVIDIA``, ``Ascend310P``, ``MLU``). ``cores`` is a percentage of one card, 0 means
     none asked for; in ``CoreUnit.BITS`` it is their number. ``percent_hint`` is the percentage written beside an exact
     memory: memory wins when fitting, the percentage when cards are scored (HAMi's behaviour, vendors-a §12.4).
+
+    ``slices``: the card gives shares of its own sizes, and this one has exactly so many slices, or is for 0 the first
+    that has the memory and cores; None = exactly what is asked for is given.
     """
 
     vendor: str
@@ -52,6 +55,7 @@ class Demand(Struct, frozen=True, gc=False, kw_only=True):
     cores: int = 0
     percent_hint: int | None = None
     core_unit: CoreUnit = CoreUnit.PERCENT
+    slices: int | None = None
 
 
 class Role(StrEnum):

@@ -129,6 +129,18 @@ class Rows:
         return found
 
     @property
+    def size(self) -> Ints:
+        """Which sizes of shares each card gives; 0 = any."""
+        found: Ints = self._column("size")
+        return found
+
+    @property
+    def guests(self) -> Ints:
+        """What the pods on each card are, this one left out: their vendor's counters, added up."""
+        found: Ints = self._column("guests")
+        return found
+
+    @property
     def free_memory(self) -> Ints:
         """MiB not booked; 0 where more is booked than the card has (now)."""
         free: Ints = np.maximum(self.memory - self.used_memory, 0)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from hami_model.allocation import Allocation, Cut
+from hami_model.cores import WHOLE_CARD
 from hami_model.cutting import Parts
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
@@ -62,10 +63,12 @@ class AnnotationKeys(Struct, frozen=True, kw_only=True):
 
 
 class Form(StrEnum):
-    """How cards stand in a register annotation: HAMi's JSON, or the text that it wrote before."""
+    """How cards stand in a register annotation: HAMi's JSON, the text that it wrote before, or the vendor's own."""
 
     JSON = "json"
     TEXT = "text"
+    OWN = "own"
+    """Read by the vendor's ``discover`` alone; its own plugin writes it."""
 
 
 class Lock(Struct, frozen=True):
@@ -98,8 +101,20 @@ class Constraints(Struct, frozen=True, kw_only=True):
     """A card passes when its mode is a substring of this text (NVIDIA ``nvidia.com/vgpu-mode``)."""
     numa_bind: bool = False
     soft_split: bool = False
+    guest: int = 0
+    """What the pod counts as on a card that it shares (the column ``guests``): counters in one number of 63 bits."""
+    guest_alone: int = 0
+    """The same on a card of which it has all cores."""
+    counts_cores: bool = True
+    """Cores are booked; otherwise the pod takes none, whatever it asks for."""
+    is_scored: bool = True
+    """The vendor's bonus on nodes counts for this pod."""
     card_policies: frozenset[str] = frozenset()
     """The words of the card policy in force; filled in by the core, since the process has a default."""
+
+    def counts_as(self, cores: int) -> int:
+        """Return what the pod counts as on a card of which it has so many percent."""
+        return self.guest if cores < WHOLE_CARD else self.guest_alone
 
 
 class NodeMarks(Struct, frozen=True, kw_only=True):
@@ -147,6 +162,8 @@ class Vendor(Struct, frozen=True, kw_only=True):
     quota_in_fit: bool = True
     names_models: bool = False
     """Pods' device lists name a card's model where they name the vendor's word otherwise."""
+    counts_cards: bool = True
+    """The number under ``resources.count`` is one of cards; otherwise ``demand`` alone says how many there are."""
     ids_are_local: bool = False
     """A card's id is a name on its node only: two nodes may list the same one."""
     runtime_class: str = ""

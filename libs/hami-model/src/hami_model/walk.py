@@ -77,8 +77,9 @@ class Walked(Struct, frozen=True):
         bonus, answers = np.zeros(len(self.at), dtype=np.float64), self._all_fits()
         for vendor in {answer.ask.vendor.word: answer.ask.vendor for answer in answers}.values():
             if vendor.node_score is not None:
-                mine = [Given(a.rows, a.positions) for a in answers if a.ask.vendor.word == vendor.word]
-                bonus += vendor.node_score(vendor, mine)
+                mine = [Given(a.rows, a.positions, a.ask) for a in answers if a.ask.vendor.word == vendor.word]
+                if mine[0].ask.constraints.is_scored:
+                    bonus += vendor.node_score(vendor, mine)
         return bonus
 
     def _all_fits(self) -> list[Fit]:

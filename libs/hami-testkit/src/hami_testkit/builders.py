@@ -16,6 +16,7 @@ from hami_model.objects import Container, Meta, Node, NodeStatus, Pod, PodSpec, 
 from hami_model.register import encode_links, encode_register
 from hami_model.request import CoreUnit
 from hami_model.units import MIB, rounded_up
+from hami_model.vendor import Form
 from msgspec import Struct, structs
 
 NVIDIA = "NVIDIA"
@@ -89,6 +90,8 @@ class NodeBuilder(Struct, frozen=True, kw_only=True):
             if not cards:
                 continue
             slots[vendor.resources.count] = str(sum(card.slots for card in cards))
+            if vendor.form is Form.OWN:
+                continue
             if vendor.keys.register:
                 published[vendor.keys.register] = encode_register(cards, vendor.form)
             else:  # this vendor's cards are read from the node's capacity

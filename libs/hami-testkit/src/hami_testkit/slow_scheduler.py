@@ -17,7 +17,7 @@ from hami_model.vendor import Constraints
 
 from hami_testkit import slow_npus
 from hami_testkit.slow_npus import Refused
-from hami_testkit.slow_scores import bonus, in_order, score, wanted_cores, wanted_memory
+from hami_testkit.slow_scores import bonus, in_order, score, size_for, wanted_cores, wanted_memory
 from hami_testkit.slow_topology import best_connected
 from hami_testkit.slow_world import SlowNode, SlowPod, Use
 
@@ -101,7 +101,8 @@ def take(
     """Cards that may be taken together, the last group still growing."""
     numa: int | None = None
     rules = pod.constraints[demand.vendor]
-    if rules.soft_split and not node.soft_split:
+    lacks_size = demand.slices is not None and not all(size_for(demand, device).slices for device in mine)
+    if lacks_size or (rules.soft_split and not node.soft_split):
         raise Refused(reason_text({Reason.MODE_MISMATCH: 1}, len(mine)))
     pick = slow_npus.picker(demand, mine)
     by_links = demand.vendor == "NVIDIA" and "topology-aware" in pod.policies.card.split(",")
@@ -197,5 +198,9 @@ def is_paid(demand: Demand, room: Room, wanted: list[Device], mine: list[Device]
         used = use[device.id]
         more = device.id in ids
         memory += max(used.paid[0], used.running[0] + more * wanted_memory(demand, device))
-        cores += max(used.paid[1], used.running[1] + more * min(demand.cores, 100))
+        cores += max(used.paid[1], used.running[1] + more * _paid_cores(demand, device))
     return room.holds(memory, cores)
+
+
+def _paid_cores(demand: Demand, device: Device) -> int:
+    return wanted_cores(demand, device, 0) if demand.core_unit is CoreUnit.PERCENT else min(demand.cores, 100)

@@ -1,7 +1,7 @@
 """How cards are ordered and nodes are ranked by a scheduler without columns: one card at a time, in 32 bits."""
 
 import numpy as np
-from hami_model.device import Device
+from hami_model.device import Device, Size
 from hami_model.request import ContainerDemand, CoreUnit, Demand, Exactly, Percent
 
 from hami_testkit import slow_npus
@@ -26,6 +26,8 @@ def in_order(mine: list[Device], container: ContainerDemand, pod: SlowPod, use: 
 
 def wanted_memory(demand: Demand, device: Device) -> int:
     """Return the MiB that a demand takes of a card."""
+    if demand.slices is not None:
+        return size_for(demand, device).memory
     match demand.memory:
         case Exactly(mib):
             return mib
@@ -35,8 +37,19 @@ def wanted_memory(demand: Demand, device: Device) -> int:
             return device.memory
 
 
+def size_for(demand: Demand, device: Device) -> Size:
+    """Return the size of the share that a card of certain sizes gives; one of nothing where none is large enough."""
+    memory = demand.memory.mib if isinstance(demand.memory, Exactly) else 0
+    for size in device.sizes:
+        if size.slices == demand.slices or (not demand.slices and size.memory >= memory and size.cores >= demand.cores):
+            return size
+    return Size(name="", slices=0, memory=0, cores=0)
+
+
 def wanted_cores(demand: Demand, device: Device, used: int) -> int:
     """Return the cores that a demand takes of a card: percent, a share of compute units, or the first free bits."""
+    if demand.slices is not None:
+        return size_for(demand, device).cores
     if demand.core_unit is CoreUnit.BITS:
         free = [bit for bit in range(device.cores.bit_length()) if not used >> bit & 1]
         return sum(1 << bit for bit in free[: demand.cores or None])
@@ -47,6 +60,8 @@ def wanted_cores(demand: Demand, device: Device, used: int) -> int:
 
 def weighed_memory(demand: Demand, device: Device) -> int:
     """Return the MiB that a demand weighs: a percentage beside an exact memory weighs instead of it."""
+    if demand.slices is not None and isinstance(demand.memory, Exactly):
+        return demand.memory.mib
     if demand.percent_hint is not None:
         return device.memory * demand.percent_hint // 100
     return wanted_memory(demand, device)

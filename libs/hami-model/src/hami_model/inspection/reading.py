@@ -53,10 +53,10 @@ Given = tuple[tuple[Share, ...], ...]
 
 
 def cards(vendor: Vendor, node: Node) -> tuple[Card, ...]:
-    """Return the cards of one vendor that the node registers; without an annotation of the vendor, by its capacity."""
+    """Return the cards of one vendor that the node registers; without an annotation in HAMi's form, as it says."""
     text = node.annotations.get(vendor.keys.register)
-    if not vendor.keys.register:
-        found = _cards_by_capacity(vendor, node)
+    if not vendor.keys.register or vendor.form is Form.OWN:
+        found = _cards_by_its_own_word(vendor, node)
     elif vendor.form is Form.TEXT:
         found = _cards_of_text(text)
     else:
@@ -88,7 +88,7 @@ def _cards_of_json(text: str | None) -> tuple[Card, ...]:
     return tuple(_card(each) for each in listed or ())
 
 
-def _cards_by_capacity(vendor: Vendor, node: Node) -> tuple[Card, ...]:
+def _cards_by_its_own_word(vendor: Vendor, node: Node) -> tuple[Card, ...]:
     try:
         devices = vendor.discover(vendor, node)
     except MalformedInventory as error:
@@ -111,9 +111,9 @@ def _card(raw: object) -> Card:
 def wanted(vendor: Vendor, container: Container) -> int:
     """Return how many cards the container asks for: what the kubelet will ask a device plugin for.
 
-    How many cards hold single cores is the vendor's own rule.
+    How many cards hold single cores or slices is the vendor's own rule.
     """
-    if vendor.resources.core_unit is CoreUnit.BITS:
+    if not vendor.counts_cards:
         try:
             demand = vendor.demand(vendor, container)
         except BadDemand:

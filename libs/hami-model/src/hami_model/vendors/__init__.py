@@ -4,8 +4,10 @@ from hami_model.catalog import Catalog
 from hami_model.config import DeviceConfig
 from hami_model.vendors import amd, awsneuron, biren, cambricon, hygon, mthreads, nvidia, vastai
 from hami_model.vendors import ascend as ascend_family
+from hami_model.vendors import enflame as enflame_family
 from hami_model.vendors import iluvatar as iluvatar_family
 from hami_model.vendors import kunlun as kunlun_family
+from hami_model.vendors import metax as metax_family
 
 
 def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
@@ -16,7 +18,9 @@ def build(config: DeviceConfig, *, ascend: bool, iluvatar: bool) -> Catalog:
         *([hygon.vendor(config.hygon)] if config.hygon else []),
         *(iluvatar_family.vendors(config.iluvatars) if iluvatar else []),
         *([mthreads.vendor(config.mthreads)] if config.mthreads else []),
+        *(metax_family.vendors(config.metax) if config.metax else []),
         *(kunlun_family.vendors(config.kunlun) if config.kunlun else []),
+        *(enflame_family.vendors(config.enflame) if config.enflame else []),
         *([awsneuron.vendor(config.awsneuron)] if config.awsneuron else []),
         *([amd.vendor(config.amd)] if config.amd else []),
         *([vastai.vendor(config.vastai)] if config.vastai else []),

@@ -66,6 +66,7 @@ def vendor(config: Names) -> Vendor:
             use_uuid="aws.amazon.com/use-neuron-uuid",
             nouse_uuid="aws.amazon.com/nouse-neuron-uuid",
         ),
+        counts_cards=False,
         settings=config,
         demand=_demand,
         admit=_admit,

@@ -37,6 +37,8 @@ CORES, MEMORY = 16, 96
 """Cores and units of memory of a card, as pods count them."""
 SHARES = (2, 4, 8, 16, 32, 64, MEMORY)
 """Units of memory that a share can have."""
+MOST_CARDS = 256
+"""No node has more; a larger number was meant as something else."""
 CARDS = "mthreads.com/request-gpu-num"
 INDEX, TIME, NODE = "mthreads.com/gpu-index", "mthreads.com/predicate-time", "mthreads.com/predicate-node"
 
@@ -85,22 +87,30 @@ def _admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
     if (rounded_up(written) or 0) <= 0:
         raise Denied(f"{names.count} must be greater than 0: leave it out of container {container.name}, or write 1")
     count = limits.count(container, names.count) or 1
+    if count > MOST_CARDS:
+        what = f"{names.count} {count} in container {container.name}"
+        raise BadDemand(f"{what} is more cards than a node can have: write at most {MOST_CARDS}")
     if count == 1 and limits.limit(container, names.memory) is not None:
         _check_share(vendor, container)
-        return Admitted(mine=True)
+        return Admitted(mine=True, warnings=tuple(_more_than_a_card(vendor, container)))
     note = [Change(annotation=(CARDS, str(count)))] if count > 1 else []
     changes = [*_whole(container, names.cores, CORES * count), *_whole(container, names.memory, MEMORY * count), *note]
     return Admitted(mine=True, changes=tuple(changes), warnings=tuple(_overwritten(vendor, container, count)))
 
 
 def _check_share(vendor: Vendor, container: Container) -> None:
-    names, where = vendor.resources, f"in container {container.name}"
-    memory, cores = limits.limit(container, names.memory), limits.cores(container, names.cores)
+    names = vendor.resources
+    memory = limits.limit(container, names.memory)
     if memory is None or plain_integer(memory) not in SHARES:
         valid = f"sGPU memory request value is invalid, valid values are {list(SHARES)}"
-        raise Denied(f"{valid}, in units of {UNIT} MiB: {names.memory} is {memory} {where}")
+        raise Denied(f"{valid}, in units of {UNIT} MiB: {names.memory} is {memory} in container {container.name}")
+
+
+def _more_than_a_card(vendor: Vendor, container: Container) -> Iterator[str]:
+    """HAMi compat: the pod is taken, and waits for ever."""
+    cores, name = limits.cores(container, vendor.resources.cores), vendor.resources.cores
     if cores is not None and cores > CORES:
-        raise BadDemand(f"{names.cores} {cores} {where} is more than a card has: write at most {CORES}, all of it")
+        yield f"container {container.name} asks for {cores} of {name}, more than a card has: write at most {CORES}"
 
 
 def _whole(container: Container, name: str, amount: int) -> Iterator[Change]:

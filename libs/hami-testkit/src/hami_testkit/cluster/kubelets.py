@@ -19,10 +19,12 @@ from hami_testkit.cluster.plugins.ascend import CHIPS, AscendPlugin
 from hami_testkit.cluster.plugins.awsneuron import NeuronPlugin
 from hami_testkit.cluster.plugins.biren import biren_plugin
 from hami_testkit.cluster.plugins.cambricon import CambriconPlugin
+from hami_testkit.cluster.plugins.enflame import DrsPlugin, gcu_plugin
 from hami_testkit.cluster.plugins.hygon import hygon_plugin
 from hami_testkit.cluster.plugins.iluvatar import CHIPS as ILUVATAR_CHIPS
 from hami_testkit.cluster.plugins.iluvatar import iluvatar_plugin
 from hami_testkit.cluster.plugins.kunlun import vxpu_plugin, xpu_plugin
+from hami_testkit.cluster.plugins.metax import metax_plugin, sgpu_plugin
 from hami_testkit.cluster.plugins.mthreads import mthreads_plugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
@@ -57,8 +59,12 @@ MAKERS: Mapping[str, Callable[..., Plugin]] = {
     "DCU": hygon_plugin,
     **{word: partial(iluvatar_plugin, word=word) for word in ILUVATAR_CHIPS},
     "Mthreads": mthreads_plugin,
+    "Metax-GPU": metax_plugin,
+    "Metax-SGPU": sgpu_plugin,
     "kunlun": xpu_plugin,
     "XPU": vxpu_plugin,
+    "GCU": gcu_plugin,
+    "Enflame": DrsPlugin,
     "AWSNeuron": NeuronPlugin,
     "AMD": amd_plugin,
     "Vastai": vastai_plugin,

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from hami_model import capacity, limits, register, selectors
 from hami_model.allocation import Allocation
-from hami_model.checks import Ask, Check, healthy, memory_free, unshared_if_mutex, uuid_allowed
+from hami_model.checks import Ask, Check, healthy, memory_free, unshared_if_mutex, unused, uuid_allowed
 from hami_model.config import Kunlun
 from hami_model.device import Device
 from hami_model.keys import is_served
@@ -67,7 +67,7 @@ def _whole(config: Kunlun) -> Vendor:
         checks=(
             Check(Reason.UUID_MISMATCH, uuid_allowed),
             Check(Reason.UNHEALTHY, healthy),
-            Check(Reason.EXCLUSIVE_CONFLICT, _unused),
+            Check(Reason.EXCLUSIVE_CONFLICT, unused),
         ),
         choose=_choose,
         node_score=lambda _vendor, given: wings.node_score(given),
@@ -176,12 +176,6 @@ def _constraints(vendor: Vendor, pod: Pod) -> Constraints:
 
 
 # Which cards do
-
-
-def _unused(rows: Rows, ask: Ask) -> Mask | None:
-    """Nobody has the card."""
-    idle: Mask = rows.used_slots == 0
-    return idle
 
 
 def _of_one_size(rows: Rows, ask: Ask) -> Mask | None:

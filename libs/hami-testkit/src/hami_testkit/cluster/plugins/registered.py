@@ -53,11 +53,11 @@ def as_text(cards: Cards) -> str:
 
 
 class Brand(Struct, frozen=True, kw_only=True):
-    """What one vendor's plugin reads, writes and gives to a container; ``handshake`` empty = it writes none."""
+    """What one vendor's plugin reads, writes and gives to a container; an empty key = it has none."""
 
     word: str
     resource: str
-    register: str
+    register: str = ""
     handshake: str = ""
     to_allocate: str
     answer: Answer
@@ -101,10 +101,12 @@ class RegisteredPlugin:
             yield self
 
     async def _report(self) -> None:
-        notes: dict[str, str | None] = {self._brand.register: self._brand.write(list(self._cards.values()))}
-        if self._brand.handshake:
-            notes[self._brand.handshake] = f"Reported_{datetime.now():%Y.%m.%d %H:%M:%S}"
-        await self._handshake.publish(notes)
+        notes: dict[str, str | None] = {
+            self._brand.register: self._brand.write(list(self._cards.values())),
+            self._brand.handshake: f"Reported_{datetime.now():%Y.%m.%d %H:%M:%S}",
+        }
+        if kept := {key: text for key, text in notes.items() if key}:
+            await self._handshake.publish(kept)
 
     # Allocate
 
