@@ -105,7 +105,7 @@ def allocation_annotations(catalog: Catalog, allocation: Allocation, pod: Pod, *
         vendor = catalog.by_word(word)
         text = encode_pod(allocation.containers, word)
         written |= {key: text for key in (vendor.keys.to_allocate, vendor.keys.allocated) if key}
-        written |= vendor.annotations(vendor, allocation, pod)
+        written |= vendor.annotations(vendor, allocation, pod) if vendor.annotations else {}
     times = {NOW: str(int(now)), NOW_IN_NANOSECONDS: f"{int(now * 10**6)}000"}
     return {key: times.get(value, value) for key, value in written.items()}
 

@@ -1,6 +1,7 @@
-"""Cards that are asked for by number and nothing else: neither their memory nor their cores are booked.
+"""Cards that are asked for by number and nothing else: whole ones, or ones of which nothing but slots is booked.
 
-One rule: a card's slots alone limit who shares it. Its cores are 100 whatever the node lists, so that it has a score.
+One rule: of the latter a card's slots alone limit who shares it. Its cores are 100 whatever the node lists, so that it
+has a score.
 """
 
 from msgspec import structs
@@ -8,7 +9,7 @@ from msgspec import structs
 from hami_model import limits, register
 from hami_model.device import Device
 from hami_model.objects import Container, Node, Pod
-from hami_model.request import Demand, Exactly
+from hami_model.request import Demand, Exactly, Whole
 from hami_model.vendor import Admitted, Vendor
 
 
@@ -17,6 +18,12 @@ def demand(vendor: Vendor, container: Container) -> Demand | None:
     count = limits.count(container, vendor.resources.count)
     # HAMi compat: where cards are scored, the ask weighs as much as the whole memory.
     return Demand(vendor=vendor.word, count=count, memory=Exactly(0), percent_hint=100) if count else None
+
+
+def whole(vendor: Vendor, container: Container) -> Demand | None:
+    """Read how many whole cards one container asks for; None without a count, or for zero cards."""
+    count = limits.count(container, vendor.resources.count)
+    return Demand(vendor=vendor.word, count=count, memory=Whole(), cores=100) if count else None
 
 
 def admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:

@@ -23,7 +23,7 @@ from hami_model.refusals import Refusals
 from hami_model.request import Demand, PodDemand
 from hami_model.rows import Floats, Ints, Mask
 from hami_model.score import Scores, node_scores
-from hami_model.survey import Survey, rows_for, survey
+from hami_model.survey import Survey, rows_for
 from hami_model.vendor import Constraints
 from hami_model.walk import Step, Walked, walk
 
@@ -140,7 +140,7 @@ class _Search:
         nodes = self._ids[self._ids != NOBODY]
         asks = {ask.demand: ask for step in self._steps for ask in step.asks}
         rows = {word: rows_for(self._fleet, word, nodes) for word in {demand.vendor for demand in asks}}
-        return [survey(rows[demand.vendor], ask, self._fleet.capacity) for demand, ask in asks.items()]
+        return [Survey(rows[demand.vendor], ask, self._fleet.capacity) for demand, ask in asks.items()]
 
     def _may_fit(self) -> Mask:
         fits: Mask = self._ids != NOBODY

@@ -181,10 +181,10 @@ class Vendor(Struct, frozen=True, kw_only=True):
     discover: Callable[["Vendor", Node], tuple[Device, ...]]
     """Read the node's cards from its annotations or capacity; ``()`` = none; raise ``MalformedInventory``."""
     constraints: Callable[["Vendor", Pod], Constraints]
-    annotations: Callable[["Vendor", Allocation, Pod], dict[str, str]]
-    """The pod annotations beside the two device lists; ``NOW`` stands for the caller's unix seconds."""
     confirmed: Callable[[Pod], bool]
     """Say whether the vendor's own plugin has marked the pod as served."""
+    annotations: Callable[["Vendor", Allocation, Pod], dict[str, str]] | None = None
+    """The pod annotations beside the two device lists; ``NOW`` stands for the caller's unix seconds; None = none."""
     group: Callable[[Device], Hashable] | None = None
     """Return the name of the group of well-connected cards that a card belongs to on its node; None = unknown."""
     parts: Callable[[Device], Parts | None] | None = None

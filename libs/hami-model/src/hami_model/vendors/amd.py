@@ -5,7 +5,6 @@ lists name the card's model, as HAMi writes them.
 """
 
 from hami_model import limits, selectors
-from hami_model.allocation import Allocation
 from hami_model.checks import CHECKS, alone_if_exclusive, computing_left
 from hami_model.config import Names
 from hami_model.device import Device
@@ -51,7 +50,6 @@ def vendor(config: Names) -> Vendor:
         admit=_admit,
         discover=_discover,
         constraints=selectors.constraints,
-        annotations=_no_extras,
         confirmed=is_served,
         checks=SHARED,
     )
@@ -103,7 +101,3 @@ def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
         if SEPARATORS & set(device.model):
             raise MalformedInventory(f"card {device.id} has the type {device.model!r}: it must not hold any of , : ;")
     return devices
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}

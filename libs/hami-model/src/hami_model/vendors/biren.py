@@ -4,10 +4,8 @@ One rule: cards are asked for by number alone (``counted``).
 """
 
 from hami_model import counted, selectors
-from hami_model.allocation import Allocation
 from hami_model.config import Names
 from hami_model.keys import is_served
-from hami_model.objects import Pod
 from hami_model.vendor import MUTEX_LOCK, AnnotationKeys, ResourceNames, Selectors, Vendor
 
 WORD = "Biren"
@@ -32,10 +30,5 @@ def vendor(config: Names) -> Vendor:
         admit=counted.admit,
         discover=counted.discover,
         constraints=selectors.constraints,
-        annotations=_no_extras,
         confirmed=is_served,
     )
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}

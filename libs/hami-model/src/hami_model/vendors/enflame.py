@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct, field
 
-from hami_model import capacity, limits, selectors
+from hami_model import capacity, counted, limits, selectors
 from hami_model.allocation import Allocation, Grant
 from hami_model.checks import Check, healthy, unused
 from hami_model.config import Enflame
@@ -19,7 +19,7 @@ from hami_model.errors import Denied, MalformedInventory
 from hami_model.keys import is_served
 from hami_model.objects import Container, Node, Pod
 from hami_model.reason import Reason
-from hami_model.request import Demand, Exactly, Whole
+from hami_model.request import Demand, Exactly
 from hami_model.sizes import Sizes
 from hami_model.units import INT32_MAX, Quantity, plain_integer, rounded_up
 from hami_model.vendor import (
@@ -68,11 +68,10 @@ def _whole(config: Enflame) -> Vendor:
             allocated="hami.io/enflame-gcu-devices-allocated",
         ),
         settings=config,
-        demand=_whole_demand,
-        admit=_admit_whole,
+        demand=counted.whole,
+        admit=counted.admit,
         discover=_discover_whole,
         constraints=selectors.constraints,
-        annotations=_no_extras,
         confirmed=is_served,
         checks=(Check(Reason.UNHEALTHY, healthy), Check(Reason.EXCLUSIVE_CONFLICT, unused)),
     )
@@ -104,11 +103,6 @@ def _shared(config: Enflame) -> Vendor:
 # What is asked for
 
 
-def _whole_demand(vendor: Vendor, container: Container) -> Demand | None:
-    count = limits.count(container, vendor.resources.count)
-    return Demand(vendor=vendor.word, count=count, memory=Whole(), cores=100) if count else None
-
-
 def _shared_demand(vendor: Vendor, container: Container) -> Demand | None:
     """Read one container's ask: slices, or memory and cores; slices win."""
     names = vendor.resources
@@ -124,10 +118,6 @@ def _shared_demand(vendor: Vendor, container: Container) -> Demand | None:
 
 def _mib(number: int) -> int:
     return number if number >= GIB else number * GIB
-
-
-def _admit_whole(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
-    return Admitted(mine=limits.limit(container, vendor.resources.count) is not None)
 
 
 def _admit_share(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
@@ -305,10 +295,6 @@ def _told(grant: Grant) -> _Told:
     profiles = msgspec.convert(grant.custom[PROFILES], dict[str, str])
     size = next(size for size in _sizes(profiles) if (size.memory, size.cores) == (grant.memory, grant.cores))
     return _Told(request=size.slices, profile_id=profiles[size.name], profile_name=size.name)
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}
 
 
 def _is_assigned(pod: Pod) -> bool:

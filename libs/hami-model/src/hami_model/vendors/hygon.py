@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import partial
 
 from hami_model import limits, register, selectors, sliced
-from hami_model.allocation import Allocation
 from hami_model.config import Names
 from hami_model.keys import is_served
 from hami_model.objects import Container, Pod
@@ -45,7 +44,6 @@ def vendor(config: Names) -> Vendor:
         admit=_admit,
         discover=register.discover,
         constraints=selectors.constraints,
-        annotations=_no_extras,
         confirmed=is_served,
     )
 
@@ -66,7 +64,3 @@ def _share_of_memory_alone(vendor: Vendor, container: Container) -> Iterator[str
             f"container {container.name} names {names.memory} and no {names.cores}, which then is 100: "
             f"nobody can share its cards; name {names.cores} too"
         )
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from hami_model import limits, register, selectors, sliced
-from hami_model.allocation import Allocation
 from hami_model.config import Names
 from hami_model.keys import is_served
 from hami_model.objects import Container, Pod
@@ -50,7 +49,6 @@ def _vendor(chip: Names) -> Vendor:
         admit=_admit,
         discover=register.discover,
         constraints=selectors.constraints,
-        annotations=_no_extras,
         confirmed=is_served,
     )
 
@@ -85,7 +83,3 @@ def _unit_mistaken(vendor: Vendor, container: Container) -> Iterator[str]:
     if units > MANY_UNITS:
         meant = f"for {units} MiB write {-(-units // UNIT)}"
         yield f"{name} {units} in container {container.name} counts units of {UNIT} MiB and fits no card: {meant}"
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}

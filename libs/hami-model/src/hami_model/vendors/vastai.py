@@ -9,13 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from hami_model import counted, selectors
-from hami_model.allocation import Allocation
 from hami_model.checks import CHECKS, Ask, Check
 from hami_model.columns import UNKNOWN_GROUP
 from hami_model.config import Names
 from hami_model.device import Device
 from hami_model.keys import is_served
-from hami_model.objects import Pod
 from hami_model.picking import Given, Passed, Picked, Picker, biggest_group_first, togetherness
 from hami_model.policies import MUTEX
 from hami_model.reason import Reason
@@ -48,7 +46,6 @@ def vendor(config: Names) -> Vendor:
         admit=counted.admit,
         discover=counted.discover,
         constraints=selectors.constraints,
-        annotations=_no_extras,
         confirmed=is_served,
         group=_aic,
         checks=(*CHECKS, Check(Reason.EXCLUSIVE_CONFLICT, _aic_unshared_if_mutex)),
@@ -56,10 +53,6 @@ def vendor(config: Names) -> Vendor:
         node_score=_node_score,
         best_bonus=BEST_BONUS,
     )
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}
 
 
 def _aic(device: Device) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from msgspec import structs
 
-from hami_model import capacity, limits, register, selectors
+from hami_model import capacity, counted, limits, register, selectors
 from hami_model.allocation import Allocation
 from hami_model.checks import Ask, Check, healthy, memory_free, unshared_if_mutex, unused, uuid_allowed
 from hami_model.config import Kunlun
@@ -17,7 +17,7 @@ from hami_model.keys import is_served
 from hami_model.objects import Container, Node, Pod
 from hami_model.picking import Passed, Picked, Picker
 from hami_model.reason import Reason
-from hami_model.request import Demand, Exactly, Whole
+from hami_model.request import Demand, Exactly
 from hami_model.rows import Mask, Rows
 from hami_model.units import canonical
 from hami_model.vendor import (
@@ -58,8 +58,8 @@ def _whole(config: Kunlun) -> Vendor:
         keys=AnnotationKeys(allocated="hami.io/kunlun-allocated"),
         selectors=_UUIDS[0],
         settings=config,
-        demand=_whole_demand,
-        admit=_admit_count,
+        demand=counted.whole,
+        admit=counted.admit,
         discover=_discover,
         constraints=_constraints,
         annotations=_positions,
@@ -93,7 +93,6 @@ def _shared(config: Kunlun) -> Vendor:
         admit=_admit_share,
         discover=register.discover,
         constraints=_constraints,
-        annotations=_no_extras,
         confirmed=is_served,
         checks=(
             Check(Reason.UUID_MISMATCH, uuid_allowed),
@@ -110,11 +109,6 @@ def _shared(config: Kunlun) -> Vendor:
 # What is asked for
 
 
-def _whole_demand(vendor: Vendor, container: Container) -> Demand | None:
-    count = limits.count(container, vendor.resources.count)
-    return Demand(vendor=vendor.word, count=count, memory=Whole(), cores=100) if count else None
-
-
 def _shared_demand(vendor: Vendor, container: Container) -> Demand | None:
     count = limits.count(container, vendor.resources.count)
     if not count:
@@ -128,15 +122,11 @@ def _share(memory: int | None) -> int:
     return next((share for share in SHARES if memory is not None and memory <= share), MEMORY)
 
 
-def _admit_count(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
-    return Admitted(mine=limits.limit(container, vendor.resources.count) is not None)
-
-
 def _admit_share(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
     """Write the share that is meant; one beyond a card is cut, with a warning."""
     names = vendor.resources
     if limits.limit(container, names.count) is None or limits.limit(container, names.memory) is None:
-        return _admit_count(vendor, container, pod)
+        return counted.admit(vendor, container, pod)
     memory = limits.memory(container, names.memory) or 0
     written = (names.memory, canonical(_share(memory)))
     changes = Change(container=container.name, limit=written), Change(container=container.name, request=written)
@@ -210,7 +200,3 @@ def _told_of_whole(counts: Mapping[Reason, int]) -> Mapping[Reason, int]:
 def _positions(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
     """HAMi compat: the plugin reads one list, that of the last container with cards."""
     return {POSITIONS: capacity.numbers_of_last(vendor.word, allocation)}
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}

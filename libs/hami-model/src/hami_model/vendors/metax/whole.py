@@ -10,16 +10,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hami_model import capacity, limits, selectors
-from hami_model.allocation import Allocation
+from hami_model import capacity, counted, selectors
 from hami_model.config import Metax
 from hami_model.device import Device
 from hami_model.keys import is_served
-from hami_model.objects import Container, Node, Pod
+from hami_model.objects import Node
 from hami_model.picking import Given
-from hami_model.request import Demand, Whole
 from hami_model.rows import Floats
-from hami_model.vendor import Admitted, AnnotationKeys, ResourceNames, Vendor
+from hami_model.vendor import AnnotationKeys, ResourceNames, Vendor
 
 WORD = "Metax-GPU"
 MEMORY = 65536
@@ -37,24 +35,14 @@ def vendor(config: Metax) -> Vendor:
             to_allocate="hami.io/metax-gpu-devices-to-allocate", allocated="hami.io/metax-gpu-devices-allocated"
         ),
         settings=config,
-        demand=_demand,
-        admit=_admit,
+        demand=counted.whole,
+        admit=counted.admit,
         discover=_discover,
         constraints=selectors.constraints,
-        annotations=_no_extras,
         confirmed=is_served,
         node_score=_node_score,
         best_bonus=BEST,
     )
-
-
-def _demand(vendor: Vendor, container: Container) -> Demand | None:
-    count = limits.count(container, vendor.resources.count)
-    return Demand(vendor=vendor.word, count=count, memory=Whole(), cores=100) if count else None
-
-
-def _admit(vendor: Vendor, container: Container, pod: Pod) -> Admitted:
-    return Admitted(mine=limits.limit(container, vendor.resources.count) is not None)
 
 
 def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
@@ -108,7 +96,3 @@ def _worth_having(device: Device | None, number: str) -> float:
 def _told(device: Device | None, key: str) -> Mapping[str, Any] | None:
     table = device.custom.get(key) if device is not None else None
     return table if isinstance(table, dict) else None
-
-
-def _no_extras(vendor: Vendor, allocation: Allocation, pod: Pod) -> dict[str, str]:
-    return {}
