@@ -200,7 +200,7 @@ def alone_if_exclusive(rows: Rows, ask: Ask) -> Mask | None:
 
 def computing_left(rows: Rows, ask: Ask) -> Mask | None:
     """Who asks for no cores still finds some: a card whose cores are all booked takes nobody."""
-    if ask.cores:
+    if ask.cores or not ask.constraints.counts_cores:
         return None
     total = ask.total_cores(rows)
     fits: Mask = np.asarray(total == 0) | (rows.used_cores < total)

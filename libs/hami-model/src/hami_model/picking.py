@@ -51,6 +51,14 @@ class Given(Struct, frozen=True):
     ask: "Ask"
 
 
+def given_cards(rows: Rows, given: Sequence[Given]) -> Mask:
+    """Say which cards of each node the containers get."""
+    taken = np.zeros(rows.shape, dtype=np.bool_)
+    for got in given:
+        np.put_along_axis(taken, got.positions, values=True, axis=1)
+    return taken
+
+
 def grouped(groups: Ints, counts: Mask) -> tuple[Ints, Ints]:
     """Return, for each place of tables of [node, place], the size of its group, and the first place of that group.
 

@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from hami_model.picking import Given, Passed, Picked
+from hami_model.picking import Given, Passed, Picked, given_cards
 from hami_model.rows import Floats, Ints, Mask
 
 WING, BOARD = 4, 8
@@ -47,10 +47,7 @@ def node_score(given: Sequence[Given]) -> Floats:
     """
     rows = given[0].rows
     before = _broken(_masks(rows.index, rows.cards.used_slots[rows.where] > 0))
-    taken = np.zeros(rows.shape, dtype=np.bool_)
-    for got in given:
-        np.put_along_axis(taken, got.positions, values=True, axis=1)
-    change = _broken(_masks(rows.index, taken)) - before
+    change = _broken(_masks(rows.index, given_cards(rows, given))) - before
     score: Floats = np.select([change == -1, change == 0, change == 2], [BEST_BONUS, 2000.0, 0.0], 1000.0)
     return score
 

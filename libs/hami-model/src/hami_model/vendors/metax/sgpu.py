@@ -30,7 +30,7 @@ from hami_model.device import Device
 from hami_model.errors import BadDemand, Denied, MalformedInventory
 from hami_model.keys import is_served
 from hami_model.objects import Container, Node, Pod
-from hami_model.picking import Given, Passed, Picked, Picker, grouped
+from hami_model.picking import Given, Passed, Picked, Picker, given_cards, grouped
 from hami_model.reason import Reason
 from hami_model.register import SEPARATORS
 from hami_model.request import Demand, Exactly, Whole
@@ -251,10 +251,6 @@ def _cores_free(rows: Rows, ask: Ask) -> Mask | None:
     return fits if ask.constraints.counts_cores else None
 
 
-def _computing_left(rows: Rows, ask: Ask) -> Mask | None:
-    return computing_left(rows, ask) if ask.constraints.counts_cores else None
-
-
 CHECKS = (
     Check(Reason.CARD_UNHEALTHY, healthy),
     Check(Reason.CLASS_MISMATCH, company.of_one_class),
@@ -266,7 +262,7 @@ CHECKS = (
     Check(Reason.INSUFFICIENT_MEMORY, memory_free),
     Check(Reason.INSUFFICIENT_CORES, _cores_free),
     Check(Reason.EXCLUSIVE_CONFLICT, alone_if_exclusive),
-    Check(Reason.COMPUTE_EXHAUSTED, _computing_left),
+    Check(Reason.COMPUTE_EXHAUSTED, computing_left),
 )
 
 
@@ -308,7 +304,7 @@ def _node_score(vendor: Vendor, given: Sequence[Given]) -> Floats:
         quiet: Floats = _WEIGHT * np.sum([_quiet(got) for got in given], axis=0)
         return quiet
     rows, idle = given[0].rows, company.is_idle(given[0].rows)
-    whole, taken = _taken([got for got in given if got.ask.demand.cores == 100], rows), _taken(given, rows)
+    whole, taken = given_cards(rows, [got for got in given if got.ask.demand.cores == 100]), given_cards(rows, given)
     points = _PAIR * _pairs(rows, whole) - _pairs(rows, idle) + _pairs(rows, whole) + _pairs(rows, idle & ~taken)
     bonus: Floats = _WEIGHT * _PAIR * np.where(whole.any(axis=1), points, 0)
     return bonus
@@ -319,13 +315,6 @@ def _quiet(got: Given) -> Ints:
     online, offline = (np.take_along_axis(column, got.positions, axis=1) for column in counts)
     points: Ints = np.where((online == 0) & (offline > 0), -100 * offline, -20 * online - 2 * offline).sum(axis=1)
     return points
-
-
-def _taken(given: Sequence[Given], rows: Rows) -> Mask:
-    taken = np.zeros(rows.shape, dtype=np.bool_)
-    for got in given:
-        np.put_along_axis(taken, got.positions, values=True, axis=1)
-    return taken
 
 
 def _pairs(rows: Rows, cards: Mask) -> Ints:

@@ -8,6 +8,7 @@ gets is not modelled; how many is in the annotation.
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.plugins.plugin import files
 from hami_testkit.cluster.plugins.registered import Brand, Granted, RegisteredPlugin
 from hami_testkit.cluster.status import Json
 
@@ -27,15 +28,11 @@ def amd_plugin(
 
 
 def _answer(granted: list[Granted]) -> dp.ContainerAllocateResponse:
-    response = dp.ContainerAllocateResponse(
-        envs={"HIP_DEVICE_MEMORY_LIMIT": f"{granted[0].memory}m", "LD_AUDIT": LIBRARY},
-        mounts=[dp.Mount(host_path=LIBRARY, container_path=LIBRARY, read_only=True)],
-    )
-    files = [
-        f"/dev/dri/{kind}{first + card.index}" for card in granted for kind, first in (("card", 0), ("renderD", 128))
-    ]
-    for path in ("/dev/kfd", *files):
-        response.devices.append(dp.DeviceSpec(host_path=path, container_path=path, permissions="rw"))
+    kinds = (("card", 0), ("renderD", 128))
+    cards = [f"/dev/dri/{kind}{first + card.index}" for card in granted for kind, first in kinds]
+    response = files(["/dev/kfd", *cards])
+    response.envs.update({"HIP_DEVICE_MEMORY_LIMIT": f"{granted[0].memory}m", "LD_AUDIT": LIBRARY})
+    response.mounts.append(dp.Mount(host_path=LIBRARY, container_path=LIBRARY, read_only=True))
     return response
 
 

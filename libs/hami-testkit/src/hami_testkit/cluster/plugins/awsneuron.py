@@ -16,7 +16,7 @@ from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation, uid_of
 from hami_testkit.cluster.plugins.handshake import Handshake
-from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files
 from hami_testkit.cluster.status import ApiError, Json
 
 DEVICE, CORE = "aws.amazon.com/neuron", "aws.amazon.com/neuroncore"
@@ -78,8 +78,6 @@ class NeuronPlugin:
         self._given[uid_of(pod)] = self._given.get(uid_of(pod), 0) + len(given)
         by_core = annotation(pod, RESOURCE_TYPE) == CORE
         devices = dict.fromkeys(int(number) // self._cores if by_core else int(number) for number in given)
-        response = dp.ContainerAllocateResponse()
+        response = files(f"/dev/neuron{device}" for device in devices)
         response.envs["NEURON_RT_VISIBLE_CORES" if by_core else "AWS_NEURON_VISIBLE_DEVICES"] = ",".join(given)
-        for path in (f"/dev/neuron{device}" for device in devices):
-            response.devices.append(dp.DeviceSpec(host_path=path, container_path=path, permissions="rw"))
         return response

@@ -7,6 +7,7 @@ file and the variable ``BR_PHY_CARDS``.
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.plugins.plugin import files
 from hami_testkit.cluster.plugins.registered import Brand, Granted, RegisteredPlugin
 
 MEMORY = 65024
@@ -23,9 +24,8 @@ def biren_plugin(api: ApiClient, node: str, cards: int, *, slots: int = 1) -> Re
 
 
 def _answer(granted: list[Granted]) -> dp.ContainerAllocateResponse:
-    response = dp.ContainerAllocateResponse(envs={"BR_PHY_CARDS": ",".join(card.uuid for card in granted)})
-    for path in (f"/dev/biren/{card.uuid}" for card in granted):
-        response.devices.append(dp.DeviceSpec(host_path=path, container_path=path, permissions="rw"))
+    response = files(f"/dev/biren/{card.uuid}" for card in granted)
+    response.envs["BR_PHY_CARDS"] = ",".join(card.uuid for card in granted)
     return response
 
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation, wanted
 from hami_testkit.cluster.plugins.handshake import Handshake
-from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, nothing
 from hami_testkit.cluster.status import ApiError, Json
 
 COUNT, CORES, MEMORY = "cambricon.com/vmlu", "cambricon.com/mlu.smlu.vcore", "cambricon.com/mlu.smlu.vmemory"
@@ -57,10 +57,10 @@ class CambriconPlugin:
         self._made = 0
         units = {CORES: SLICES, MEMORY: memory // UNIT}
         self._plugins = [self._plugin(resource, count) for resource, count in units.items()]
-        self._plugins.append(DevicePlugin(REAL_COUNT, self._cards, socket="real-mlu-counts.sock", allocate=_nothing))
+        self._plugins.append(DevicePlugin(REAL_COUNT, self._cards, socket="real-mlu-counts.sock", allocate=nothing))
         if counts:
             ids = [f"{card}-vmlu-{i}" for card in self._cards for i in range(SLICES)]
-            self._plugins.append(DevicePlugin(COUNT, ids, socket="vmlu.sock", allocate=_nothing))
+            self._plugins.append(DevicePlugin(COUNT, ids, socket="vmlu.sock", allocate=nothing))
 
     def _plugin(self, resource: str, count: int) -> DevicePlugin:
         profile = resource.rpartition(".")[2]
@@ -128,11 +128,6 @@ class CambriconPlugin:
         await self._handshake.annotate(pod, {ASSIGNED: "true", INSTANCE: made.name})
         await self._handshake.publish({LOCK: None})
         return made.response
-
-
-async def _nothing(ids: list[str]) -> dp.ContainerAllocateResponse:
-    """Give nothing: the resource is there to be counted."""
-    return dp.ContainerAllocateResponse()
 
 
 def _asking(pod: Json) -> int:

@@ -18,7 +18,7 @@ from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation
 from hami_testkit.cluster.plugins.handshake import Handshake
-from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files
 from hami_testkit.cluster.status import ApiError, Json
 
 GCU, DRS = "enflame.com/gcu", "enflame.com/drs-gcu"
@@ -68,7 +68,7 @@ class DrsPlugin:
                 await self._handshake.annotate(pod, notes)
             except (ApiError, aiohttp.ClientError) as error:
                 raise PluginRefusedError(str(error)) from error
-            return _files([f"/dev/gcu{annotation(pod, MINOR)}", f"/dev/gcu-drs{self._made}"])
+            return files([f"/dev/gcu{annotation(pod, MINOR)}", f"/dev/gcu-drs{self._made}"])
 
     async def _waiting(self, slices: int) -> tuple[Json, str, Json]:
         """Return the pod, its container, and what stands in its annotation of all its containers."""
@@ -82,11 +82,4 @@ class DrsPlugin:
 
 
 async def _whole(ids: list[str]) -> dp.ContainerAllocateResponse:
-    return _files([f"/dev/gcu{number}" for number in ids])
-
-
-def _files(paths: list[str]) -> dp.ContainerAllocateResponse:
-    response = dp.ContainerAllocateResponse()
-    for path in paths:
-        response.devices.append(dp.DeviceSpec(host_path=path, container_path=path, permissions="rw"))
-    return response
+    return files(f"/dev/gcu{number}" for number in ids)

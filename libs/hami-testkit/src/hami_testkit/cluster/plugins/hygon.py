@@ -6,6 +6,7 @@ What it gives to a container is device files, whose names are made up here: nobo
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.plugins.plugin import files
 from hami_testkit.cluster.plugins.registered import Brand, Granted, RegisteredPlugin, as_text
 
 MEMORY = 65520
@@ -20,9 +21,7 @@ def hygon_plugin(api: ApiClient, node: str, cards: int, *, model: str = "DCU-K10
 
 
 def _answer(granted: list[Granted]) -> dp.ContainerAllocateResponse:
-    paths = [f"/dev/dcu/{card.uuid}" for card in granted]
-    devices = [dp.DeviceSpec(host_path=path, container_path=path, permissions="rw") for path in paths]
-    return dp.ContainerAllocateResponse(devices=devices)
+    return files(f"/dev/dcu/{card.uuid}" for card in granted)
 
 
 _BRAND = Brand(

@@ -6,6 +6,7 @@ What it gives to a container is device files, whose names are made up here: nobo
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.plugins.plugin import files
 from hami_testkit.cluster.plugins.registered import Brand, Granted, RegisteredPlugin, as_text
 
 CHIPS = ("MR-V100", "MR-V50", "BI-V150", "BI-V100")
@@ -21,9 +22,7 @@ def iluvatar_plugin(api: ApiClient, node: str, cards: int, *, word: str) -> Regi
 
 
 def _answer(granted: list[Granted]) -> dp.ContainerAllocateResponse:
-    paths = [f"/dev/iluvatar{card.index}" for card in granted]
-    devices = [dp.DeviceSpec(host_path=path, container_path=path, permissions="rw") for path in paths]
-    return dp.ContainerAllocateResponse(devices=devices)
+    return files(f"/dev/iluvatar{card.index}" for card in granted)
 
 
 def _brand(word: str) -> Brand:

@@ -3,7 +3,8 @@
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
-from hami_testkit.cluster.plugins.numbered import NumberedPlugin, files
+from hami_testkit.cluster.plugins.numbered import NumberedPlugin
+from hami_testkit.cluster.plugins.plugin import files
 from hami_testkit.cluster.plugins.registered import Brand, Granted, RegisteredPlugin
 
 XPU, VXPU = "kunlunxin.com/xpu", "kunlunxin.com/vxpu"

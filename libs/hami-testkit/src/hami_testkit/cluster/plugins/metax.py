@@ -9,12 +9,11 @@ import json
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
-from hami_testkit.cluster.plugins.numbered import files
+from hami_testkit.cluster.plugins.plugin import files
 from hami_testkit.cluster.plugins.registered import Brand, Cards, Granted, RegisteredPlugin
 
 GPU, SGPU = "metax-tech.com/gpu", "metax-tech.com/sgpu"
 REGISTER = "metax-tech.com/node-gpu-devices"
-LOSSES = "metax-tech.com/gpu.topology.losses"
 MEMORY = 65536
 """MiB of a card."""
 

@@ -6,7 +6,7 @@ with any. Which pod asks is told by what waits, the oldest first; what a contain
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation, uid_of
 from hami_testkit.cluster.plugins.handshake import Handshake
-from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files, nothing
 from hami_testkit.cluster.status import ApiError, Json
 
 
@@ -30,7 +30,7 @@ class NumberedPlugin:
         """By pod: how many of its containers have their cards."""
         self._cards, *others = amounts
         self._numbers, self._file = numbers, file
-        answers = {self._cards: self._allocate, **dict.fromkeys(others, _nothing)}
+        answers = {self._cards: self._allocate, **dict.fromkeys(others, nothing)}
         self._plugins = [
             DevicePlugin(name, map(str, range(amounts[name])), socket=f"{name.replace('/', '-')}.sock", allocate=answer)
             for name, answer in answers.items()
@@ -65,15 +65,3 @@ class NumberedPlugin:
 
     def _listed(self, pod: Json) -> list[str]:
         return [number for number in (annotation(pod, self._numbers) or "").split(",") if number]
-
-
-def files(paths: Iterable[str]) -> dp.ContainerAllocateResponse:
-    """Give device files, under the same names."""
-    response = dp.ContainerAllocateResponse()
-    for path in paths:
-        response.devices.append(dp.DeviceSpec(host_path=path, container_path=path, permissions="rw"))
-    return response
-
-
-async def _nothing(ids: list[str]) -> dp.ContainerAllocateResponse:
-    return dp.ContainerAllocateResponse()

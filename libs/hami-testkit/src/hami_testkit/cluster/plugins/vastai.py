@@ -6,6 +6,7 @@ What it gives to a container is device files, whose names are made up here: nobo
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.plugins.plugin import files
 from hami_testkit.cluster.plugins.registered import Brand, Granted, RegisteredPlugin
 from hami_testkit.cluster.status import Json
 
@@ -30,9 +31,7 @@ def _die(at: int, dies: int) -> Json:
 
 
 def _answer(granted: list[Granted]) -> dp.ContainerAllocateResponse:
-    paths = [f"/dev/vastai/{card.uuid}" for card in granted]
-    devices = [dp.DeviceSpec(host_path=path, container_path=path, permissions="rw") for path in paths]
-    return dp.ContainerAllocateResponse(devices=devices)
+    return files(f"/dev/vastai/{card.uuid}" for card in granted)
 
 
 _BRAND = Brand(
