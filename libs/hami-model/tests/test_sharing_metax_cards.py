@@ -159,7 +159,17 @@ def test_more_than_a_card_has_is_warned_of(limits: dict[str, object], warning: s
 # What nodes say
 
 
-@pytest.mark.parametrize("text", ['[{"uuid":"a"},{"uuid":"a"}]', '[{"uuid":"a,b"}]', '{"uuid":"a"}', "no json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"uuid":"a"},{"uuid":"a"}]',
+        '[{"uuid":"a,b"}]',
+        '{"uuid":"a"}',
+        "no json",
+        '[{"uuid":"a","more":' + "[" * 50_000,
+    ],
+    ids=["twice", "separator", "no list", "no json", "nested without end"],
+)
 def test_cards_that_cannot_be_read_are_a_malformed_inventory(text: str) -> None:
     """The annotation and the node are named."""
     with pytest.raises(MalformedInventory) as refusal:

@@ -210,7 +210,7 @@ def _discover(vendor: Vendor, node: Node) -> tuple[Device, ...]:
     key = vendor.keys.register
     try:
         cards = msgspec.json.decode(node.annotations.get(key, "[]"), type=list[Listed])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedInventory(f"{key} of node {node.metadata.name} cannot be read: {error}") from error
     ids = [card.uuid for card in cards]
     for at, uuid in enumerate(ids):
