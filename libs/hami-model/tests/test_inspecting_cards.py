@@ -1,8 +1,11 @@
 """The checker finds every card that has given out more than it has, by what nodes and pods say alone."""
 
+import json
+
+import msgspec
 import pytest
 from hami_model.inspection import Finding
-from hami_model.objects import ContainerState, ContainerStatus, Pod, Terminated
+from hami_model.objects import ContainerState, ContainerStatus, Node, Pod, Terminated
 from hami_testkit.builders import a_card, a_node, a_pod
 from msgspec import structs
 
@@ -225,3 +228,25 @@ def test_single_cores_are_counted_one_by_one() -> None:
 
     assert () == look([node], [first, second])
     assert ["over-cores"] == rules(look([node], [first, other]))
+
+
+def test_a_card_that_is_given_whole_and_in_shares() -> None:
+    """Its node lists it twice, by the same index; the other card's share is nobody's business."""
+    listed = [{"id": f"xpu-{i}", "index": i, "count": 4, "devmem": 98304, "devcore": 100} for i in range(2)]
+    meta = {"name": "node-1", "annotations": {"hami.io/node-register-xpu": json.dumps(listed)}}
+    offered = {"kunlunxin.com/xpu": "2", "kunlunxin.com/vxpu": "8"}
+    node = msgspec.convert({"metadata": meta, "status": {"capacity": offered, "allocatable": offered}}, Node)
+
+    def sharing(card: int) -> Pod:
+        ask = a_pod(f"share-{card}").asking(**{"kunlunxin.com/vxpu": 1})
+        return bound(ask, holds=f"xpu-{card},XPU,24576,25:;", key="hami.io/xpu-devices-allocated")
+
+    whole = bound(
+        a_pod("whole").asking(**{"kunlunxin.com/xpu": 1}),
+        holds="node-1-kunlun-0,kunlun,98304,100:;",
+        key="hami.io/kunlun-allocated",
+    )
+
+    assert () == look([node], [whole, sharing(1)])
+    assert ["not-alone"] == rules(look([node], [whole, sharing(0), sharing(1)]))
+    assert "team-a/share-0, team-a/whole" in the(look([node], [whole, sharing(0)])).says

@@ -1,6 +1,6 @@
 """Pods come, start, and go on nodes of all vendors but NVIDIA: columns answer as plain loops do at every step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
@@ -13,10 +13,12 @@ from hami_model.objects import ContainerState, ContainerStatus, Meta, Node, Pod,
 from hami_model.place import Placement, place, why_not
 from hami_model.policies import CARD_KEY, NODE_KEY, Policies, for_pod
 from hami_model.quota import QuotaView, Room
+from hami_testkit import slow_guests
 from hami_testkit.builders import PodBuilder, a_card, a_catalog, a_pod
 from hami_testkit.deciding import cards
+from hami_testkit.slow_forms import FORMS, WINGED
 from hami_testkit.slow_scheduler import decide, held
-from hami_testkit.slow_world import SlowNode, SlowPod, Use
+from hami_testkit.slow_world import Guest, SlowNode, SlowPod, Use
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -29,20 +31,26 @@ SIZES = {
     "DCU": (65520, 2000, 16384, 30000), "MR-V100": (32768, 2048, 8192, 16384),
     "AWSNeuron": (0,), "AMD": (196608, 16384, 49152, 98304), "Biren": (65024, 65024), "Vastai": (32768, 32768),
     "Enflame": (40960, 6144, 20480),
-    "Mthreads": (49152, 1024, 16384, 32768), "Metax-GPU": (65536,),
+    "Mthreads": (49152, 1024, 16384, 32768), "Metax-GPU": (65536,), "Metax-SGPU": (65536, 4096, 16384),
+    "GCU": (100,), "kunlun": (98304,), "XPU": (98304, 24576, 49152),
 }  # fmt: skip
 """MiB of a whole card, then of shares of it, by word."""
-BY_NUMBER = {"Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va", "Metax-GPU": "metax-tech.com/gpu"}
+BY_NUMBER = {
+    "Biren": "birentech.com/gpu", "Vastai": "vastaitech.com/va", "Metax-GPU": "metax-tech.com/gpu",
+    "GCU": "enflame.com/gcu", "kunlun": "kunlunxin.com/xpu",
+}  # fmt: skip
 """Resources of words whose cards are asked for by number alone."""
-WHOLE_CORES = ("MLU", "DCU", "MR-V100", *BY_NUMBER)
+WHOLE_CORES = ("MLU", "DCU", "MR-V100", "Metax-SGPU", "XPU", *BY_NUMBER)
 """Words whose cards have a hundred cores, split in software or not."""
 SIX_SLICES = tuple(
     Size(name=f"{slices}g.{gib}gb", slices=slices, memory=gib * 1024, cores=cores)
     for slices, gib, cores in ((1, 6, 17), (3, 20, 50), (6, 40, 100))
 )
 """Shares that Enflame cards of six slices give."""
+CORES = (0, 10, 25, 50, 100)
 CARD_POLICIES = ("binpack", "spread", "mutex", "numa,binpack", "")
 SOFT = {"huawei.com/vnpu-mode": "hami-core"}
+CLASS, QOS = "metax-tech.com/sgpu-app-class", "metax-tech.com/sgpu-qos-policy"
 
 
 @dataclass
@@ -54,6 +62,7 @@ class Running:
     asked: SlowPod
     before: SlowNode
     shares: dict[str, Use]
+    charged: dict[tuple[str, str], Charge]
 
 
 @dataclass
@@ -74,7 +83,7 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
         is_networked = word.startswith("Ascend910") and random.random() < 0.9
         profiles = random.choice([SIX_SLICES, SIX_SLICES[::2]])
         has_dies = word == "Vastai" and random.random() < 0.8
-        for at in range(random.choice([1, 2, 4, 4, 6])):
+        for at in range(random.choice([2, 4, 8, 8, 10] if word in WINGED else [1, 2, 4, 4, 6])):
             network = {"NetworkID": random.choice([0, 0, 1])} if is_networked and random.random() < 0.98 else {}
             if has_dies and random.random() < 0.98:
                 network = {"DeviceStrategy": "die", "AIC": str(random.choice([0, 0, 1]))}
@@ -89,6 +98,8 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
             if word == "AWSNeuron":
                 facts = {"index": at, "slots": per_device, "mode": instance}
                 card_cores = 2**per_device - 1
+            if word == "Metax-SGPU":
+                facts["custom"] = {"LinkZone": random.choice([0, 1, 1, 2, 2, 2])}
             if word == "Enflame":
                 facts["sizes"], card_cores = profiles, 100 + 2 * (len(profiles) > 2)
             devices.append(
@@ -106,7 +117,10 @@ def a_slow_node(name: str, words: list[str], random: Random) -> SlowNode:
 
 def a_cluster(kind: str, random: Random) -> Cluster:
     """Make up one to four empty nodes of one kind of cards, or of that and another."""
-    words = list(dict.fromkeys([kind, *random.sample(list(SIZES), random.choice([0, 0, 1]))]))
+    others = [*random.sample(list(SIZES), random.choice([0, 0, 1]))]
+    if random.random() < 0.5:
+        others += [other for pair in FORMS if kind in pair for other in pair]
+    words = list(dict.fromkeys([kind, *others]))
     nodes = {f"n{number}": a_slow_node(f"n{number}", words, random) for number in range(random.randint(1, 4))}
     fleet = Fleet(CATALOG)
     for name, node in nodes.items():
@@ -120,7 +134,7 @@ def a_cluster(kind: str, random: Random) -> Cluster:
 def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     """Make up what a container asks of one kind of card."""
     count, memory = random.choice([1, 1, 1, 2, 2, 3, 4]), random.choice(SIZES[word])
-    cores = random.choice([0, 10, 25, 50, 100])
+    cores = random.choice(CORES)
     if word == "MLU":
         return {"mlu": count, **random.choice([{}, {"mlumem": memory // 256}, {"mlumem": 4, "mlucores": cores}])}
     if word == "DCU":
@@ -142,8 +156,13 @@ def amounts(word: str, random: Random, *, soft: bool) -> dict[str, int]:
     if word == "Mthreads":
         share = {"mthreads.com/sgpu-memory": memory // 512, "mthreads.com/sgpu-core": random.choice([1, 4, 8, 16])}
         return {"mthreads.com/vgpu": count, **random.choice([{}, share, share])}
+    if word == "Metax-SGPU":
+        share = {"metax-tech.com/vmemory": memory // 1024, "metax-tech.com/vcore": random.choice([*CORES, 120])}
+        return {"metax-tech.com/sgpu": count, **random.choice([{}, share, share, share])}
+    if word == "XPU":
+        return {"kunlunxin.com/vxpu": random.choice([1, 1, 2, 4, 8]), "kunlunxin.com/vxpu-memory": memory}
     if word in BY_NUMBER:
-        return {BY_NUMBER[word]: count}
+        return {BY_NUMBER[word]: random.choice([1, 2, 4, 8]) if word in WINGED else count}
     name = f"huawei.com/{word}"
     asked = {name: count, f"{name}-memory": memory}
     return {**asked, f"{name}-core": cores} if soft else asked
@@ -156,6 +175,8 @@ def a_new_pod(name: str, cluster: Cluster) -> PodBuilder:
     pod = a_pod(name).annotated(SOFT if soft else {})
     if random.random() < 0.5:
         pod = pod.annotated({CARD_KEY: random.choice(CARD_POLICIES), NODE_KEY: random.choice(["binpack", "spread"])})
+    if "Metax-SGPU" in words and random.random() < 0.7:
+        pod = pod.annotated(random.choice([{CLASS: "online"}, {CLASS: "offline"}, {QOS: "fixed-share"}]))
     if random.random() < 0.2:
         uuids = [device.id for node in cluster.nodes.values() for device in node.devices]
         listed = ",".join(random.sample(uuids, random.randint(1, len(uuids))))
@@ -178,7 +199,7 @@ def come(cluster: Cluster, pod: Pod, quota: QuotaView) -> None:
     """Ask both for a place, compare, and book it in both."""
     constraints = {vendor.word: vendor.constraints(vendor, pod) for vendor in CATALOG.vendors}
     demand, policies, names = pod_demand(pod, CATALOG), for_pod(pod, Policies()), list(cluster.nodes)
-    asked = SlowPod(demand, constraints, policies, quota)
+    asked = SlowPod(demand, constraints, policies, quota, pod.annotations)
     outcome = place(cluster.fleet, pod, demand, names, policies=policies, quota=quota)
     reasons = why_not(cluster.fleet, pod, demand, names, policies=policies, quota=quota)
     refused = {names[position]: text for text, positions in reasons.items() for position in positions}
@@ -188,11 +209,10 @@ def come(cluster: Cluster, pod: Pod, quota: QuotaView) -> None:
 
     if isinstance(outcome, Placement):
         node = cluster.nodes[outcome.node]
-        before = SlowNode(node.devices, dict(node.use), soft_split=node.soft_split)
+        before = replace(node, use=dict(node.use))
         allocation = Allocation(pod=PodRef.of(pod), node=outcome.node, containers=outcome.containers)
-        running = Running(pod, allocation, asked, before, {})
+        running = Running(pod, allocation, asked, before, {}, {})
         become(cluster, running, held(before, asked))
-        cluster.running.append(running)
 
 
 def become(cluster: Cluster, running: Running, shares: dict[str, Use]) -> None:
@@ -206,17 +226,27 @@ def become(cluster: Cluster, running: Running, shares: dict[str, Use]) -> None:
             memory=old.memory - had.memory + has.memory,
             cores=old.cores - had.cores + has.cores,
         )
-    cluster.nodes[running.allocation.node] = SlowNode(node.devices, use, soft_split=node.soft_split)
-    words = {device.id: device.vendor for device in node.devices}
-    for sign, part in ((-1, running.shares), (1, shares)):
-        charges = {
-            (words[uuid], uuid): Charge(slots=one.slots, memory=one.memory, cores=one.cores)
-            for uuid, one in part.items()
-        }
-        (cluster.fleet.charge if sign > 0 else cluster.fleet.discharge)(running.allocation.node, charges)
-        if sign > 0 and shares:
-            assert charges == charge(running.allocation, running.pod)
-    running.shares = shares
+    charges = charge(running.allocation, running.pod) if shares else {}
+    assert {uuid: (use.slots, use.memory, use.cores) for uuid, use in shares.items()} == {
+        uuid: (one.slots, one.memory, one.cores) for (_, uuid), one in charges.items()
+    }
+    cluster.fleet.discharge(running.allocation.node, running.charged)
+    cluster.fleet.charge(running.allocation.node, charges)
+    running.shares, running.charged = shares, charges
+    cluster.running = [one for one in cluster.running if one is not running] + ([running] if shares else [])
+    cluster.nodes[running.allocation.node] = replace(node, use=use, guests=guests(cluster, running.allocation.node))
+
+
+def guests(cluster: Cluster, node: str) -> dict[str, list[Guest]]:
+    """Return who is on each MetaX card of the node: a pod once on each card, with its QoS if any container shares."""
+    found: dict[str, list[Guest]] = {}
+    for running in cluster.running:
+        grants = [g for c in running.allocation.containers for g in c.grants if g.vendor == slow_guests.SHARED]
+        for uuid in running.shares if running.allocation.node == node else ():
+            cores = [grant.cores for grant in grants if grant.uuid == uuid]
+            if cores:
+                found.setdefault(uuid, []).append(slow_guests.guest(running.pod.annotations, min(cores)))
+    return found
 
 
 def start(cluster: Cluster, running: Running) -> None:
@@ -244,7 +274,6 @@ def test_every_step_is_answered_as_plain_loops_answer(word: str, seed: int) -> N
                 start(cluster, one)
             else:
                 become(cluster, one, {})
-                cluster.running.remove(one)
             continue
         quota = dict.fromkeys(CATALOG.words, tight) if random.random() < 0.3 else {}
         come(cluster, a_new_pod(f"p{number}", cluster).pod(), quota)

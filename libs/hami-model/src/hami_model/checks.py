@@ -154,6 +154,11 @@ def unused(rows: Rows, ask: Ask) -> Mask | None:
     return idle
 
 
+def in_this_form(rows: Rows, ask: Ask) -> Mask | None:
+    """Nobody has the card in its other form: shares of it, or all of it. HAMi does not look."""
+    return rows.elsewhere == 0 if ask.vendor.other_form else None
+
+
 def slot_free(rows: Rows, ask: Ask) -> Mask | None:
     """One more pod may share the card."""
     return rows.used_slots < rows.slots
@@ -230,6 +235,7 @@ def number_of_parts(rows: Rows, ask: Ask, at: tuple[Ints, ...]) -> Ints:
 
 
 WITHIN_QUOTA = Check(Reason.QUOTA_EXCEEDED, within_quota)
+IN_THIS_FORM = Check(Reason.EXCLUSIVE_CONFLICT, in_this_form)
 
 CHECKS = (
     Check(Reason.MODE_MISMATCH, mode_served),
@@ -238,6 +244,7 @@ CHECKS = (
     Check(Reason.CORDONED, not_cordoned),
     Check(Reason.TYPE_MISMATCH, model_allowed),
     Check(Reason.UUID_MISMATCH, uuid_allowed),
+    IN_THIS_FORM,
     Check(Reason.SLOTS_EXHAUSTED, slot_free),
     Check(Reason.EXCLUSIVE_CONFLICT, unshared_if_mutex),
     WITHIN_QUOTA,

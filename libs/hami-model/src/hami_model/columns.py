@@ -20,7 +20,7 @@ NOBODY = 0
 
 _NUMBERS = (
     "node", "memory", "cores", "slots", "used_memory", "used_cores", "used_slots", "numa", "index", "model", "mode",
-    "group", "cut", "taken", "size", "guests",
+    "group", "cut", "taken", "size", "guests", "elsewhere",
 )  # fmt: skip
 _KNOWN = ("spans", "devices", "ids", "links", "rows", "models", "modes", "cuts", "cut_nodes", "size_lists")
 _FLAGS = ("healthy", "cordoned", "soft_split")
@@ -56,6 +56,8 @@ class Cards:
     """Position in ``size_lists``."""
     guests: Ints
     """What the pods on it are, where their vendor tells them apart: its counters, added up."""
+    elsewhere: Ints
+    """How many pods have the same card in its other form (``Vendor.other_form``)."""
     healthy: Mask
     cordoned: Mask
     soft_split: Mask
@@ -215,7 +217,7 @@ class Cards:
         self.devices[row] = device
         self.memory[row], self.cores[row], self.slots[row] = device.memory, device.cores, device.slots
         self.used_memory[row] = self.used_cores[row] = self.used_slots[row] = self.taken[row] = self.cut[row] = 0
-        self.guests[row] = 0
+        self.guests[row] = self.elsewhere[row] = 0
         self.numa[row], self.index[row] = device.numa, device.index
         self.model[row] = self.models.setdefault(device.model, len(self.models))
         self.mode[row] = self.modes.setdefault(device.mode, len(self.modes))

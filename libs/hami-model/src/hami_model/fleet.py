@@ -4,6 +4,7 @@ One rule: what is booked (``use``) is remembered by node, vendor and uuid, wheth
 follow it. So a booking outlives its card and counts again when the card returns. Knows no pod, and decides nothing.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -52,6 +53,8 @@ class Fleet:
         self._free_ids: list[int] = []
         self._standing: dict[str, Standing] = {}
         self._booked: dict[str, dict[Card, Charge]] = {}
+        self._indexes: dict[tuple[str, Card], int] = {}
+        """Of cards that their nodes list in two forms; kept, like bookings, while a node does not list them."""
 
     # What is there
 
@@ -111,6 +114,9 @@ class Fleet:
         groups = [vendor.group and vendor.group(device) for device in devices]
         cuts = [vendor.parts and vendor.parts(device) for device in devices]
         self.cards[word].put(node_id, devices, groups, cuts)
+        if vendor.other_form:
+            self._indexes |= {(node, (word, device.id)): device.index for device in devices}
+            self._refresh(node, vendor.other_form)
         self._refresh(node, word)
         self._add_up(node_id)
 
@@ -149,6 +155,7 @@ class Fleet:
         for card, more in charges.items():
             booked[card] = booked.get(card, Charge()) + more
             self._count(node, card, more, sign=1)
+        self._tell_other_forms(node, charges)
 
     def discharge(self, node: str, charges: Charges) -> None:
         """Take back what ``charge`` added."""
@@ -161,6 +168,7 @@ class Fleet:
             self._count(node, card, less, sign=-1)
         if not booked:
             self._booked.pop(node, None)
+        self._tell_other_forms(node, charges)
 
     def snapshot(self) -> "Fleet":
         """Return a copy for what-ifs that changes on its own."""
@@ -171,6 +179,7 @@ class Fleet:
         twin.total, twin.used = self.total.copy(), self.used.copy()
         twin._standing = self._standing.copy()
         twin._booked = {node: booked.copy() for node, booked in self._booked.items()}
+        twin._indexes = self._indexes.copy()
         return twin
 
     # How the columns follow
@@ -189,6 +198,7 @@ class Fleet:
         node_id, cards = self.ids.get(node, NOBODY), self.cards[word]
         standing, booked = self.standing(node), self.use(node)
         marks, ready = self.marks(node, word), self.is_ready(node, word)
+        elsewhere = self._used_elsewhere(node, word)
         for row in range(*cards.span(node_id)):
             device = cards.devices[row]
             if device is None:
@@ -199,6 +209,21 @@ class Fleet:
             cards.soft_split[row] = marks.soft_split
             cards.used_slots[row], cards.used_cores[row], cards.used_memory[row] = used.slots, used.cores, used.memory
             cards.taken[row], cards.guests[row] = _taken(used), used.guests
+            cards.elsewhere[row] = elsewhere[device.index]
+
+    def _used_elsewhere(self, node: str, word: str) -> Counter[int | None]:
+        """Count the pods on the node's cards in their other form, by the cards' indexes."""
+        other, found = self.catalog.by_word(word).other_form, Counter[int | None]()
+        for card, booked in self.use(node).items() if other else ():
+            if card[0] == other:
+                found[self._indexes.get((node, card))] += booked.slots
+        return found
+
+    def _tell_other_forms(self, node: str, charges: Charges) -> None:
+        for word in {word for word, _ in charges}:
+            vendor = self.catalog.find(word)
+            if vendor is not None and vendor.other_form in self.cards:
+                self._refresh(node, vendor.other_form)
 
     def _count(self, node: str, card: Card, change: Charge, *, sign: int) -> None:
         word, uuid = card

@@ -141,6 +141,12 @@ class Rows:
         return found
 
     @property
+    def elsewhere(self) -> Ints:
+        """How many pods have each card in its other form, this one included."""
+        found: Ints = self._column("elsewhere")
+        return found
+
+    @property
     def free_memory(self) -> Ints:
         """MiB not booked; 0 where more is booked than the card has (now)."""
         free: Ints = np.maximum(self.memory - self.used_memory, 0)

@@ -164,6 +164,8 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """Pods' device lists name a card's model where they name the vendor's word otherwise."""
     counts_cards: bool = True
     """The number under ``resources.count`` is one of cards; otherwise ``demand`` alone says how many there are."""
+    other_form: str = ""
+    """The word under which a node lists the same cards too, by the same indexes: whole here and shared there, or so."""
     ids_are_local: bool = False
     """A card's id is a name on its node only: two nodes may list the same one."""
     runtime_class: str = ""

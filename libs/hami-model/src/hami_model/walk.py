@@ -100,16 +100,15 @@ def walk(fleet: Fleet, nodes: Ints, steps: Sequence[Step]) -> Iterator[Walked]:
 
 
 def _walk(fleet: Fleet, nodes: Ints, at: Ints, steps: Sequence[Step]) -> Walked:
-    benches: dict[str, _Bench] = {}
+    asks = {ask.vendor.word: ask for step in steps for ask in step.asks}
+    benches = {word: _Bench(fleet.cards[word].table(nodes), nodes, ask) for word, ask in asks.items()}
     refused_by: Ints = np.full(len(nodes), FITS)
     found: list[tuple[Fit, ...]] = []
     number = 0
     for step in steps:
         taken: list[tuple[_Bench, Fit]] = []
         for ask in step.asks:
-            bench = benches.get(ask.vendor.word)
-            if bench is None:
-                bench = benches[ask.vendor.word] = _Bench(fleet.cards[ask.vendor.word].table(nodes), nodes, ask)
+            bench = benches[ask.vendor.word]
             taken.append((bench, bench.fit(ask, step.container.demands)))
             refused_by[(refused_by == FITS) & ~taken[-1][1].fits] = number
             number += 1
@@ -119,6 +118,9 @@ def _walk(fleet: Fleet, nodes: Ints, at: Ints, steps: Sequence[Step]) -> Walked:
             break  # nobody comes after
         for bench, answer in taken:
             bench.book(answer, step.container.role, is_open)
+            other = benches.get(answer.ask.vendor.other_form)
+            if other is not None:
+                other.see_elsewhere(bench)
     return Walked(at, steps, tuple(found), refused_by)
 
 
@@ -157,6 +159,11 @@ class _Bench:
             self._rows.used_slots += taken
             self._rows.used_memory += memory
             self._rows.used_cores += cores
+
+    def see_elsewhere(self, other: "_Bench") -> None:
+        """Count the cards that were taken in their other form too: the same indexes."""
+        same = self._rows.index[:, :, np.newaxis] == other._rows.index[:, np.newaxis]
+        self._rows.elsewhere[:] = (same * other._rows.used_slots[:, np.newaxis]).sum(axis=2)
 
     def _cut(self, answer: Fit, nodes: Ints, taken: Ints, memory: Ints, cores: Ints) -> None:
         """Count the parts of cards that are cut, each with its own size. A part is held until the pod ends."""

@@ -1,7 +1,8 @@
 """A scheduler without columns: one card, one node, one container at a time, written to be read.
 
 One rule: it shares no code with the model's placing; it reads demands, policies and devices, and says in plain loops
-what the answer must be. How NPUs are picked stands in ``slow_npus``, how connected GPUs are in ``slow_topology``.
+what the answer must be. How NPUs are picked stands in ``slow_npus``, how connected GPUs are in ``slow_topology``,
+cards of two forms in ``slow_forms``, and pods that look at who else is on a card in ``slow_guests``.
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ from hami_model.reason import NODE_INSUFFICIENT, NODE_UNREGISTERED, Reason, reas
 from hami_model.request import ContainerDemand, CoreUnit, Demand, Role
 from hami_model.vendor import Constraints
 
-from hami_testkit import slow_npus
+from hami_testkit import slow_forms, slow_guests, slow_npus
 from hami_testkit.slow_npus import Refused
 from hami_testkit.slow_scores import bonus, in_order, score, size_for, wanted_cores, wanted_memory
 from hami_testkit.slow_topology import best_connected
@@ -33,7 +34,8 @@ def decide(nodes: Mapping[str, SlowNode], pod: SlowPod) -> tuple[str, list[list[
             refused[name] = str(words)
     sign = 1 if pod.policies.prefers_full_nodes else -1
     ranks = {
-        name: float(np.float32(sign * score(nodes[name]) + bonus(nodes[name], taken))) for name, taken in fits.items()
+        name: float(np.float32(sign * score(nodes[name]) + bonus(nodes[name], pod, taken)))
+        for name, taken in fits.items()
     }
     best = max(fits, key=ranks.__getitem__, default="")
     return best, fits.get(best, []), refused
@@ -104,16 +106,16 @@ def take(
     lacks_size = demand.slices is not None and not all(size_for(demand, device).slices for device in mine)
     if lacks_size or (rules.soft_split and not node.soft_split):
         raise Refused(reason_text({Reason.MODE_MISMATCH: 1}, len(mine)))
-    pick = slow_npus.picker(demand, mine)
+    pick = _picker(demand, pod, node, mine)
     by_links = demand.vendor == "NVIDIA" and "topology-aware" in pod.policies.card.split(",")
     for device in reversed(mine):
-        early = first_reason(device, rules, node)
+        early = first_reason(device, pod, node)
         if rules.numa_bind and early is None and device.numa != numa:
             numa = device.numa
             if groups[-1] and not by_links:
                 counts[Reason.NUMA_MISMATCH] += len(groups[-1])
             groups.append([])
-        reason = early or later_reason(device, demand, pod, use, groups[-1][: demand.count - 1], mine)
+        reason = early or later_reason(device, demand, pod, node, use, groups[-1][: demand.count - 1])
         if reason is not None:
             counts[reason] += 1
             continue
@@ -125,21 +127,43 @@ def take(
         taken = best_connected(groups, demand.count)
     elif pick is not None:
         taken, total = pick(groups[-1])
-    if len(taken) == demand.count and is_paid(demand, pod.rooms.get(demand.vendor, Room()), taken, mine, use):
-        return [(card, wanted_memory(demand, card), wanted_cores(demand, card, use[card.id].cores)) for card in taken]
+    if len(taken) == demand.count and is_paid(demand, _room(demand, pod), taken, mine, use):
+        counted = rules.counts_cores
+        wanted = [(wanted_memory(demand, card), wanted_cores(demand, card, use[card.id].cores)) for card in taken]
+        return [(card, memory, cores if counted else 0) for card, (memory, cores) in zip(taken, wanted, strict=True)]
     too_few = groups[-1] if by_links and rules.numa_bind else taken
     if len(taken) == demand.count:
         counts[Reason.QUOTA_EXCEEDED] += len(taken)
     elif too_few or total is not None:
         counts[Reason.TOO_FEW_CARDS] = len(too_few)
-    raise Refused(reason_text(counts, len(mine) if total is None else total))
+    raise Refused(reason_text(slow_forms.told(demand.vendor, counts), len(mine) if total is None else total))
 
 
-def first_reason(device: Device, rules: Constraints, node: SlowNode) -> Reason | None:
+def _picker(demand: Demand, pod: SlowPod, node: SlowNode, mine: list[Device]) -> slow_npus.Pick | None:
+    """Return how cards are picked where the first ones are not always the right ones."""
+    if demand.vendor in slow_forms.WINGED:
+        return lambda passed: (slow_forms.from_wings(passed, demand.count), None)
+    if demand.vendor == slow_guests.SHARED:
+        of_guests = slow_guests.picker(demand, node, slow_guests.guest(pod.annotations, demand.cores).kind)
+        return None if of_guests is None else lambda passed: (of_guests(passed), None)
+    return slow_npus.picker(demand, mine)
+
+
+def _room(demand: Demand, pod: SlowPod) -> Room:
+    """Return what the namespace may take; cards that are asked for by number alone have no quota."""
+    room = pod.rooms.get(demand.vendor, Room())
+    if demand.vendor in (*slow_forms.ALONE, *slow_forms.WINGED):
+        return Room()
+    return room if pod.constraints[demand.vendor].counts_cores else Room(memory=room.memory)
+
+
+def first_reason(device: Device, pod: SlowPod, node: SlowNode) -> Reason | None:
     """Return why the card is not even looked at."""
-    model = device.model.upper()
+    rules, model = pod.constraints[device.vendor], device.model.upper()
+    if device.vendor in slow_forms.WINGED and _is_barred(device, rules):
+        return Reason.UUID_MISMATCH
     if not device.healthy:
-        return Reason.UNHEALTHY
+        return Reason.CARD_UNHEALTHY if device.vendor == slow_guests.SHARED else Reason.UNHEALTHY
     if device.id in node.cordoned:
         return Reason.CORDONED
     if rules.use_models is not None and not any(item in model for item in rules.use_models):
@@ -147,26 +171,51 @@ def first_reason(device: Device, rules: Constraints, node: SlowNode) -> Reason |
     return None
 
 
+def _is_barred(device: Device, rules: Constraints) -> bool:
+    """Say whether the pod's lists of cards bar this one."""
+    is_used = rules.use_uuids is None or device.id in rules.use_uuids
+    return not is_used or (rules.nouse_uuids is not None and device.id in rules.nouse_uuids)
+
+
 def later_reason(
-    device: Device, demand: Demand, pod: SlowPod, use: dict[str, Use], taken: list[Device], mine: list[Device]
+    device: Device, demand: Demand, pod: SlowPod, node: SlowNode, use: dict[str, Use], taken: list[Device]
 ) -> Reason | None:
     """Return why a card that is looked at does not serve."""
-    used = use[device.id]
-    cores, memory = wanted_cores(demand, device, used.cores), wanted_memory(demand, device)
-    rules = pod.constraints[demand.vendor]
-    total = 100 if rules.soft_split else device.cores
-    if rules.use_uuids is not None and device.id not in rules.use_uuids:
+    memory, used, mine = wanted_memory(demand, device), use[device.id], vendors_cards(node, device.vendor)
+    by_others = Reason.EXCLUSIVE_CONFLICT if slow_forms.in_other_form(device, node, use) else None
+    if device.vendor in (*slow_forms.ALONE, *slow_forms.WINGED):
+        return slow_forms.refusal(device, memory, used, mutex=pod.is_mutex) or by_others
+    if device.vendor == slow_guests.SHARED:
+        me, before = slow_guests.guest(pod.annotations, demand.cores), node.use.get(device.id, Use())
+        unwelcome = slow_guests.refusal(node.guests.get(device.id, ()), me, before)
+        if unwelcome is not None:
+            return unwelcome
+    if _is_barred(device, pod.constraints[demand.vendor]):
         return Reason.UUID_MISMATCH
-    if rules.nouse_uuids is not None and device.id in rules.nouse_uuids:
-        return Reason.UUID_MISMATCH
+    if by_others is not None:
+        return by_others
     if used.slots >= device.slots:
         return Reason.SLOTS_EXHAUSTED
-    if "mutex" in pod.policies.card.split(",") and any(use[card.id].slots > 0 for card in one_piece(device, mine)):
+    if pod.is_mutex and any(use[card.id].slots > 0 for card in one_piece(device, mine)):
         return Reason.EXCLUSIVE_CONFLICT
-    if not is_paid(demand, pod.rooms.get(demand.vendor, Room()), [*taken, device], mine, use):
+    if not is_paid(demand, _room(demand, pod), [*taken, device], mine, use):
         return Reason.QUOTA_EXCEEDED
     if max(device.memory - used.memory, 0) < memory:
         return Reason.INSUFFICIENT_MEMORY
+    if pod.constraints[demand.vendor].counts_cores:
+        lacking = lacking_cores(device, demand, used, total=100 if pod.constraints[demand.vendor].soft_split else None)
+        if lacking is not None:
+            return lacking
+    if device.vendor == "Mthreads" and any(use[card.id].shares for card in mine if card is not device):
+        return Reason.CUSTOM_RULE
+    return None
+
+
+def lacking_cores(device: Device, demand: Demand, used: Use, total: int | None) -> Reason | None:
+    """Return why a card has not the cores that are wanted; ``total`` where it is another than the card lists."""
+    total, cores = device.cores if total is None else total, wanted_cores(demand, device, used.cores)
+    if device.vendor == slow_guests.SHARED and used.cores + demand.cores > total:  # more than a card has is not all
+        return Reason.INSUFFICIENT_CORES
     if demand.core_unit is CoreUnit.BITS and cores.bit_count() < (demand.cores or total.bit_count()):
         return Reason.INSUFFICIENT_CORES
     if total - used.cores < cores:
@@ -175,11 +224,12 @@ def later_reason(
         return None
     if total == 100 and cores == 100 and used.slots > 0:
         return Reason.EXCLUSIVE_CONFLICT
-    if cores == 0 and total != 0 and used.cores >= total:
-        return Reason.COMPUTE_EXHAUSTED
-    if device.vendor == "Mthreads" and any(use[card.id].shares for card in mine if card is not device):
-        return Reason.CUSTOM_RULE
-    return None
+    return Reason.COMPUTE_EXHAUSTED if cores == 0 and total != 0 and used.cores >= total else None
+
+
+def vendors_cards(node: SlowNode, word: str) -> list[Device]:
+    """Return a node's cards of one vendor."""
+    return [device for device in node.devices if device.vendor == word]
 
 
 def one_piece(device: Device, mine: list[Device]) -> list[Device]:

@@ -4,7 +4,7 @@ import numpy as np
 from hami_model.device import Device, Size
 from hami_model.request import ContainerDemand, CoreUnit, Demand, Exactly, Percent
 
-from hami_testkit import slow_npus
+from hami_testkit import slow_forms, slow_guests, slow_npus
 from hami_testkit.slow_world import SlowNode, SlowPod, Use
 
 
@@ -101,9 +101,24 @@ def score(node: SlowNode) -> float:
     return float(np.float32(10) * (parts[0] + parts[1] + parts[2]))
 
 
-def bonus(node: SlowNode, taken: list[list[str]]) -> float:
+def bonus(node: SlowNode, pod: SlowPod, taken: list[list[str]]) -> float:
     """Return what the vendors add to a node's score for the cards that a pod takes there."""
     cards = {device.id: device for device in node.devices}
     words = dict.fromkeys(device.vendor for device in node.devices)
     by_word = ([[cards[uuid] for uuid in uuids if cards[uuid].vendor == word] for uuids in taken] for word in words)
-    return sum(slow_npus.bonus(containers) for containers in by_word)
+    return sum(slow_npus.bonus(containers) for containers in by_word) + _by_kind(node, pod, taken)
+
+
+def _by_kind(node: SlowNode, pod: SlowPod, taken: list[list[str]]) -> float:
+    """Return the bonus of Kunlun's wings, and of MetaX's zones and quiet cards."""
+    cards = {device.id: device for device in node.devices}
+    winged = [cards[uuid].index for uuids in taken for uuid in uuids if cards[uuid].vendor == "kunlun"]
+    used = [card.index for card in cards.values() if card.vendor == "kunlun" and node.use.get(card.id, Use()).slots]
+    wings = slow_forms.wing_bonus(used, winged) if winged else 0.0
+    given: list[tuple[Device, int]] = []
+    for container, uuids in zip(pod.demand, taken, strict=True):
+        cores = next((demand.cores for demand in container.demands if demand.vendor == slow_guests.SHARED), 0)
+        given += [(cards[uuid], cores) for uuid in uuids if cards[uuid].vendor == slow_guests.SHARED]
+    kind = slow_guests.guest(pod.annotations, 0).kind
+    shares = slow_guests.bonus(node, kind, pod.constraints[slow_guests.SHARED].is_scored, given) if given else 0.0
+    return wings + shares

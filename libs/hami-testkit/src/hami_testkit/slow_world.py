@@ -28,6 +28,14 @@ class Use:
         return max(self.peak[0], self.running[0]), max(self.peak[1], self.running[1])
 
 
+@dataclass(frozen=True)
+class Guest:
+    """What another pod on a card is, where their vendor looks at that: its class and its QoS, empty = none."""
+
+    kind: str
+    qos: str
+
+
 @dataclass
 class SlowNode:
     """A node: its cards in the order of its list, and their use by uuid."""
@@ -36,6 +44,8 @@ class SlowNode:
     use: Mapping[str, Use] = field(default_factory=dict)
     cordoned: frozenset[str] = frozenset()
     soft_split: bool = False
+    guests: Mapping[str, Sequence[Guest]] = field(default_factory=dict)
+    """By uuid."""
 
 
 @dataclass
@@ -46,3 +56,9 @@ class SlowPod:
     constraints: Mapping[str, Constraints]
     policies: PodPolicies
     rooms: Mapping[str, Room] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_mutex(self) -> bool:
+        """Say whether the pod wants no other pod on its cards."""
+        return "mutex" in self.policies.card.split(",")

@@ -9,6 +9,7 @@ from itertools import combinations
 from operator import or_
 from typing import assert_never
 
+from hami_model.catalog import Catalog
 from hami_model.inspection import rules
 from hami_model.inspection.findings import Finding
 from hami_model.inspection.nodes import CardPlace
@@ -24,7 +25,7 @@ Shares = list[tuple[Holder, Use]]
 Parts = list[tuple[Holder, range]]
 
 
-def card_findings(cards: Mapping[CardPlace, Card], holders: Iterable[Holder]) -> Iterator[Finding]:
+def card_findings(cards: Mapping[CardPlace, Card], holders: Iterable[Holder], catalog: Catalog) -> Iterator[Finding]:
     """Yield what is wrong with any card that any pod holds."""
     shares: dict[CardPlace, Shares] = {}
     parts: dict[CardPlace, Parts] = {}
@@ -38,6 +39,21 @@ def card_findings(cards: Mapping[CardPlace, Card], holders: Iterable[Holder]) ->
         yield from _unknown(place, on_it) if card is None else _crowded(place, card, on_it)
     for place, of_card in parts.items():
         yield from _overlapping(place, of_card)
+    yield from _in_both_forms(cards, shares, catalog)
+
+
+def _in_both_forms(
+    cards: Mapping[CardPlace, Card], shares: Mapping[CardPlace, Shares], catalog: Catalog
+) -> Iterator[Finding]:
+    """Yield the cards that some pods have whole and others in shares: the same index, in another form."""
+    forms = {(node, word, cards[place].index): place for place in shares if place in cards for node, word, _ in [place]}
+    for vendor in catalog.vendors:
+        for (node, word, index), place in forms.items():
+            other = forms.get((node, vendor.other_form, index))
+            if word == vendor.word and other is not None and vendor.word < vendor.other_form:
+                who = _named(holder.name for holder, _ in (*shares[place], *shares[other]))
+                says = f"card {index} of node {node} is given as {word} and as {vendor.other_form}: {who}"
+                yield rules.NOT_ALONE.broken(says, node=node, card=cards[place].id)
 
 
 def _overlapping(place: CardPlace, parts: Parts) -> Iterator[Finding]:

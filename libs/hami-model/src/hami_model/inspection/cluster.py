@@ -45,4 +45,4 @@ def inspect(sight: Sight, catalog: Catalog) -> tuple[Finding, ...]:
     by_name = {(pod.metadata.namespace, pod.metadata.name): pod for pod in sight.pods}
     locks = lock_findings(sight.nodes, by_name, catalog, now=sight.now)
     unread = (rules.OBJECT_UNREADABLE.broken(f"the API server lists {text}") for text in sight.unread)
-    return (*unread, *card_findings(cards, holders), *of_pods, *of_nodes, *locks)
+    return (*unread, *card_findings(cards, holders, catalog), *of_pods, *of_nodes, *locks)

@@ -37,6 +37,7 @@ class Card(Struct, frozen=True, kw_only=True):
     memory: int
     cores: int
     core_unit: CoreUnit = CoreUnit.PERCENT
+    index: int = 0
 
 
 class Share(Struct, frozen=True, kw_only=True):
@@ -93,7 +94,7 @@ def _cards_by_its_own_word(vendor: Vendor, node: Node) -> tuple[Card, ...]:
         devices = vendor.discover(vendor, node)
     except MalformedInventory as error:
         raise Unreadable(str(error)) from error
-    return tuple(Card(id=d.id, slots=d.slots, memory=d.memory, cores=d.cores) for d in devices)
+    return tuple(Card(id=d.id, slots=d.slots, memory=d.memory, cores=d.cores, index=d.index) for d in devices)
 
 
 def _card(raw: object) -> Card:
@@ -105,7 +106,9 @@ def _card(raw: object) -> Card:
         raise Unreadable("a card has no id")
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise Unreadable(f"card {name} has count, devmem, devcore {numbers}")
-    return Card(id=name, slots=numbers[0], memory=numbers[1], cores=numbers[2])
+    index = fields.get("index")
+    at = index if isinstance(index, int) else 0
+    return Card(id=name, slots=numbers[0], memory=numbers[1], cores=numbers[2], index=at)
 
 
 def wanted(vendor: Vendor, container: Container) -> int:

@@ -30,7 +30,7 @@ NOT_ALONE = Rule(
     name="not-alone",
     severity=Severity.ERROR,
     way_out=_FREE,
-    means="a pod that was given a whole card (100 % of its cores) shares it",
+    means="a pod that was given a whole card (100 % of its cores, or a form that gives nothing less) shares it",
 )
 PARTS_OVERLAP = Rule(
     name="parts-overlap",

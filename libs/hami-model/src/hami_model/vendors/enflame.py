@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from hami_model import capacity, counted, limits, selectors
 from hami_model.allocation import Allocation, Grant
-from hami_model.checks import Check, healthy, unused
+from hami_model.checks import IN_THIS_FORM, Check, healthy, unused
 from hami_model.config import Enflame
 from hami_model.device import Device, Size
 from hami_model.errors import Denied, MalformedInventory
@@ -67,13 +67,14 @@ def _whole(config: Enflame) -> Vendor:
             to_allocate="hami.io/enflame-gcu-devices-to-allocate",
             allocated="hami.io/enflame-gcu-devices-allocated",
         ),
+        other_form=SHARED,
         settings=config,
         demand=counted.whole,
         admit=counted.admit,
         discover=_discover_whole,
         constraints=selectors.constraints,
         confirmed=is_served,
-        checks=(Check(Reason.UNHEALTHY, healthy), Check(Reason.EXCLUSIVE_CONFLICT, unused)),
+        checks=(Check(Reason.UNHEALTHY, healthy), Check(Reason.EXCLUSIVE_CONFLICT, unused), IN_THIS_FORM),
     )
 
 
@@ -89,6 +90,7 @@ def _shared(config: Enflame) -> Vendor:
         form=Form.OWN,
         selectors=Selectors(use_uuid="enflame.com/use-gpuuuid", nouse_uuid="enflame.com/nouse-gpuuuid"),
         counts_cards=False,
+        other_form=WHOLE,
         partitions="DRS profiles",
         settings=config,
         demand=_shared_demand,

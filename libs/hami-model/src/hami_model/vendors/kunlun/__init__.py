@@ -10,7 +10,7 @@ from msgspec import structs
 
 from hami_model import capacity, counted, limits, register, selectors
 from hami_model.allocation import Allocation
-from hami_model.checks import Ask, Check, healthy, memory_free, unshared_if_mutex, unused, uuid_allowed
+from hami_model.checks import IN_THIS_FORM, Ask, Check, healthy, memory_free, unshared_if_mutex, unused, uuid_allowed
 from hami_model.config import Kunlun
 from hami_model.device import Device
 from hami_model.keys import is_served
@@ -57,6 +57,7 @@ def _whole(config: Kunlun) -> Vendor:
         resources=ResourceNames(count=config.count),
         keys=AnnotationKeys(allocated="hami.io/kunlun-allocated"),
         selectors=_UUIDS[0],
+        other_form=SHARED,
         settings=config,
         demand=counted.whole,
         admit=counted.admit,
@@ -68,6 +69,7 @@ def _whole(config: Kunlun) -> Vendor:
             Check(Reason.UUID_MISMATCH, uuid_allowed),
             Check(Reason.UNHEALTHY, healthy),
             Check(Reason.EXCLUSIVE_CONFLICT, unused),
+            IN_THIS_FORM,
         ),
         choose=_choose,
         node_score=lambda _vendor, given: wings.node_score(given),
@@ -87,6 +89,7 @@ def _shared(config: Kunlun) -> Vendor:
             allocated="hami.io/xpu-devices-allocated",
         ),
         selectors=_UUIDS[0],
+        other_form=WHOLE,
         lock=MUTEX_LOCK,
         settings=config,
         demand=_shared_demand,
@@ -100,6 +103,7 @@ def _shared(config: Kunlun) -> Vendor:
             Check(Reason.INSUFFICIENT_MEMORY, memory_free),
             Check(Reason.CUSTOM_RULE, _of_one_size),
             Check(Reason.EXCLUSIVE_CONFLICT, unshared_if_mutex),
+            IN_THIS_FORM,
         ),
         choose=_choose,
         told=_told,

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, structs
 from hami_model import limits, selectors
 from hami_model.allocation import Allocation
 from hami_model.checks import (
+    IN_THIS_FORM,
     WITHIN_QUOTA,
     Ask,
     Check,
@@ -256,6 +257,7 @@ CHECKS = (
     Check(Reason.CLASS_MISMATCH, company.of_one_class),
     Check(Reason.QOS_MISMATCH, company.of_one_qos),
     Check(Reason.UUID_MISMATCH, uuid_allowed),
+    IN_THIS_FORM,
     Check(Reason.SLOTS_EXHAUSTED, slot_free),
     Check(Reason.EXCLUSIVE_CONFLICT, unshared_if_mutex),
     WITHIN_QUOTA,
