@@ -281,11 +281,25 @@ def test_places_beyond_what_was_granted_are_taken_too() -> None:
     assert [("GPU-0", "1g.5gb", 4)] == again.run(asking("b", 4000))
 
 
-def test_the_quota_counts_what_is_asked_for() -> None:
-    """And stops the second instance of one card as it stops a second card."""
-    answer = Books().ask(asking("a", 4000, count=2), room=Room(memory=7000))
+def test_the_quota_counts_the_instance() -> None:
+    """And stops the second instance of one card as it stops a second card; an instance is more than was asked for."""
+    answers = [Books().ask(asking("a", 4000, count=2), room=Room(memory=room)) for room in (4863, 9727, 9728)]
 
-    assert Unfit(reasons={"1/1 AllocatedCardsInsufficientRequest, 1/1 ResourceQuotaNotFit": [0]}) == answer
+    assert [
+        Unfit(reasons={"1/1 ResourceQuotaNotFit": [0]}),
+        Unfit(reasons={"1/1 AllocatedCardsInsufficientRequest, 1/1 ResourceQuotaNotFit": [0]}),
+    ] == answers[:2]
+    assert not isinstance(answers[2], Unfit)
+    assert not isinstance(Books().ask(asking("a", 4000), room=Room(cores=A100[0].cores)), Unfit)
+    assert isinstance(Books().ask(asking("a", 4000), room=Room(cores=A100[0].cores - 1)), Unfit)
+
+
+def test_an_init_containers_instance_pays_for_the_containers_after_it() -> None:
+    """The namespace pays for the most that ever runs at the same time, as for any card."""
+    pod = a_pod("a").starting_with(gpu=1, gpumem=15000).asking(gpu=2, gpumem=4000)
+
+    assert not isinstance(Books().ask(pod, room=Room(memory=19968)), Unfit)
+    assert isinstance(Books().ask(pod, room=Room(memory=19967)), Unfit)
 
 
 def test_why_a_card_has_no_part_for_a_pod() -> None:
@@ -397,19 +411,20 @@ def plainly(
     chosen: list[tuple[str, list[Placement]]] = []
     why: dict[str, int] = {}
     run: int | None = None
+    spent = 0
     for card in sorted(cards, key=lambda c: (-c.numa, -c.index)):
         if binds and card.numa != run:
             if chosen:
                 why["NumaNotFit"] = why.get("NumaNotFit", 0) + len(chosen)
-            chosen, run = [], card.numa
+            chosen, run, spent = [], card.numa, 0
         taken: list[Placement] = []
         while True:
-            reason, part = one_answer(card, mib, taken, left=room - mib * len(chosen))
+            reason, part, price = one_answer(card, mib, taken, left=room - spent)
             if reason:
                 why[reason] = why.get(reason, 0) + 1
                 break
             chosen.append((card.id, part))
-            taken += part
+            taken, spent = taken + part, spent + price
             if len(chosen) == count:
                 return chosen
             if card.mode != "mig":
@@ -419,16 +434,21 @@ def plainly(
     return ", ".join(sorted(f"{number}/{len(cards)} {reason}" for reason, number in why.items()))
 
 
-def one_answer(card: Device, mib: int, taken: list[Placement], *, left: int) -> tuple[str, list[Placement]]:
-    if mib > left:
-        return "ResourceQuotaNotFit", []
+def one_answer(card: Device, mib: int, taken: list[Placement], *, left: int) -> tuple[str, list[Placement], int]:
+    """Return why a card refuses, or the part that it gives and what that costs."""
+    part, price = one_part(card, mib, taken) if card.mode == "mig" and mib <= card.memory else ([], mib)
+    if price > left:
+        return "ResourceQuotaNotFit", [], 0
     if mib > card.memory:
-        return "CardInsufficientMemory", []
-    if card.mode != "mig":
-        return "", []
+        return "CardInsufficientMemory", [], 0
+    return ("", part, price) if part or card.mode != "mig" else ("CardMigTopologyInfeasible", [], 0)
+
+
+def one_part(card: Device, mib: int, taken: list[Placement]) -> tuple[list[Placement], int]:
+    """Return the place that a card gives, and its memory; none, and what was asked for."""
     for profile in sorted(card.mig_profiles, key=lambda p: p.memory):
         places = sorted(profile.placements, key=lambda p: p.start, reverse=profile.name[:3] in ("1g.", "3g."))
         for place_ in places if profile.memory >= mib else ():
             if not any(p.start < place_.start + place_.size and place_.start < p.start + p.size for p in taken):
-                return "", [place_]
-    return "CardMigTopologyInfeasible", []
+                return [place_], profile.memory
+    return [], mib

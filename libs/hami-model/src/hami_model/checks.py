@@ -5,7 +5,7 @@ never makes a card pass. What depends on the cards taken before (``Ask.room``, N
 ``None`` = the check does not apply: everybody passes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import assert_never
 
 import numpy as np
@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from hami_model import cores
 from hami_model.alike import alike
 from hami_model.cores import WHOLE_CARD
-from hami_model.cutting import Parts, how_many, largest
+from hami_model.cutting import Parts, largest, one_after_another
 from hami_model.device import Size
 from hami_model.picking import Picker
 from hami_model.policies import MUTEX, PodPolicies
@@ -218,20 +218,21 @@ def part_free(rows: Rows, ask: Ask) -> Mask | None:
         return None
     at = np.nonzero(rows.cut)
     fits = np.ones(rows.shape, dtype=np.bool_)
-    fits[at] = number_of_parts(rows, ask, at) > 0
+    there = np.zeros(len(at[0]), dtype=np.bool_)
+    for members, parts in parts_of(rows, ask, at):
+        there[members] = bool(parts)
+    fits[at] = there
     return fits
 
 
-def number_of_parts(rows: Rows, ask: Ask, at: tuple[Ints, ...]) -> Ints:
-    """Return how many parts some cards have for the demand: cards that are cut, by their places in the rows."""
+def parts_of(rows: Rows, ask: Ask, at: tuple[Ints, ...]) -> Iterator[tuple[Ints, Parts]]:
+    """Yield which of some cards give the demand which parts, one after the other; ``at``: their places in the rows."""
     memory = np.broadcast_to(ask.memory_on(rows), rows.shape)[at]
     columns, cuts = (rows.cut[at], rows.taken[at], memory), list(rows.cards.cuts)
-    found: Ints = np.zeros(len(memory), dtype=np.int64)
     for members in alike(columns) if len(memory) else ():
         cut, taken, mib = (int(column[members[0]]) for column in columns)
         parts = cuts[cut] or ()
-        found[members] = how_many(parts, taken, ask.of_part(parts, mib))
-    return found
+        yield members, one_after_another(parts, taken, ask.of_part(parts, mib))
 
 
 WITHIN_QUOTA = Check(Reason.QUOTA_EXCEEDED, within_quota)

@@ -4,7 +4,7 @@ One rule: the first possible part, in the order of its card's list, that is larg
 taken. What is taken is a mask: bit ``n`` is the card's memory slice ``n``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 
 from msgspec import Struct
@@ -52,16 +52,13 @@ def first_free(parts: Parts, taken: int, memory: int) -> Part | None:
 
 
 @lru_cache(maxsize=4096)
-def how_many(parts: Parts, taken: int, memory: int) -> int:
-    """Return how many parts a demand of so many MiB each can have, one after the other."""
-    return sum(1 for _ in one_after_another(parts, taken, memory))
-
-
-def one_after_another(parts: Parts, taken: int, memory: int) -> Iterator[Part]:
-    """Yield the parts that a demand gets until none is left."""
+def one_after_another(parts: Parts, taken: int, memory: int) -> Parts:
+    """Return the parts that a demand of so many MiB each gets until none is left."""
+    found: list[Part] = []
     while (part := first_free(parts, taken, memory)) is not None:
-        yield part
+        found.append(part)
         taken |= slices([part.cut.placement])
+    return tuple(found)
 
 
 def largest(parts: Parts) -> int:

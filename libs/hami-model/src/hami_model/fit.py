@@ -12,7 +12,7 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 
 from hami_model.allocation import Grant
-from hami_model.checks import FITS, Ask, Codes, first_refusals, number_of_parts
+from hami_model.checks import FITS, Ask, Codes, first_refusals, parts_of
 from hami_model.cutting import Part, first_free, slices
 from hami_model.picking import Passed, Picker
 from hami_model.quota import Room
@@ -193,6 +193,8 @@ class _Walk:
             memory = np.broadcast_to(ask.memory_on(rows), rows.shape)
             amounts = zip((memory, self._cores), purse.paid, strict=True)
             self._price = np.stack([self._in_order(np.maximum(amount - paid, 0)) for amount, paid in amounts])
+            if self._again is not None:
+                self._again.put_prices(self._price, purse.paid)
             self._left = purse.left.copy()
 
     @property
@@ -292,7 +294,9 @@ class _Again:
     def __init__(self, rows: Rows, ask: Ask, order: Ints, codes: Codes) -> None:
         parts: Ints = np.zeros(rows.shape, dtype=np.int64)
         at = np.nonzero((rows.cut > 0) & (codes == FITS))
-        parts[at] = number_of_parts(rows, ask, at)
+        self._given = [((at[0][members], at[1][members]), found) for members, found in parts_of(rows, ask, at)]
+        for cards, found in self._given:
+            parts[cards] = len(found)
         visits = np.take_along_axis(parts, order, axis=1) + 1
         ends = np.cumsum(visits, axis=1)
         places = np.arange(int(ends[:, -1].max(initial=0)))
@@ -307,6 +311,21 @@ class _Again:
         """[place, node]: places after the last card."""
         self._same: Mask = np.zeros(self.beyond.shape, dtype=np.bool_)
         self._same[1:] = (which[:, 1:] == which[:, :-1]).T
+        self._begins = np.zeros_like(parts)
+        np.put_along_axis(self._begins, order, ends - visits, axis=1)
+        """[node, card]: at which place the card is asked first."""
+
+    def put_prices(self, price: Ints, paid: Ints) -> None:
+        """Let each part cost what it is, whatever was asked for: a card's parts together cost what is not paid for.
+
+        ``price``: [2, place, node]; ``paid``: [2, node, card].
+        """
+        for (nodes, cards), found in self._given:
+            for amount, of_part in enumerate((lambda part: part.memory, lambda part: part.cores)):
+                sums = np.cumsum([0, *map(of_part, found)])
+                due = np.maximum(sums[:, np.newaxis] - paid[amount, nodes, cards], 0)
+                for turn in range(len(found)):
+                    price[amount, self._begins[nodes, cards] + turn, nodes] = due[turn + 1] - due[turn]
 
     def is_asked(self, place: int, codes: Codes) -> Mask:
         """Say where the card at this place is asked at all: one that refused is not asked again."""
