@@ -129,9 +129,18 @@ def model_allowed(rows: Rows, ask: Ask) -> Mask | None:
     if rules.use_models is None and rules.nouse_models is None and rules.modes is None:
         return None
     models = np.array([_names(model, rules) for model in rows.cards.models], dtype=np.bool_)
-    modes = np.array([rules.modes is None or mode in rules.modes for mode in rows.cards.modes], dtype=np.bool_)
-    allowed: Mask = models[rows.model] & modes[rows.mode] if len(models) else np.zeros(rows.shape, dtype=np.bool_)
+    allowed: Mask = (
+        models[rows.model] & modes_allowed(rows, ask) if len(models) else np.zeros(rows.shape, dtype=np.bool_)
+    )
     return allowed
+
+
+def modes_allowed(rows: Rows, ask: Ask) -> Mask:
+    """Say which cards are in one of the modes that the pod wants, if it names any."""
+    wanted = ask.constraints.modes
+    modes = np.array([wanted is None or mode in wanted for mode in rows.cards.modes], dtype=np.bool_)
+    found: Mask = modes[rows.mode]
+    return found
 
 
 def uuid_allowed(rows: Rows, ask: Ask) -> Mask | None:
@@ -213,10 +222,12 @@ def computing_left(rows: Rows, ask: Ask) -> Mask | None:
 
 
 def part_free(rows: Rows, ask: Ask) -> Mask | None:
-    """A card that is cut into parts still has one that is large enough."""
-    if len(rows.cards.cuts) == 1:
+    """A card that is cut into parts, in a mode that the pod wants, still has one that is large enough."""
+    if not rows.cards.gives_parts:
         return None
-    at = np.nonzero(rows.cut)
+    at = np.nonzero(rows.cut * modes_allowed(rows, ask))
+    if not len(at[0]):
+        return None
     fits = np.ones(rows.shape, dtype=np.bool_)
     there = np.zeros(len(at[0]), dtype=np.bool_)
     for members, parts in parts_of(rows, ask, at):

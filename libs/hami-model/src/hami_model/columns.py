@@ -78,14 +78,19 @@ class Cards:
         self.modes: dict[str, int] = {}
         self.cuts: dict[Parts | None, int] = {None: 0}
         """Every different way in which cards are cut."""
-        self.cut_nodes: set[int] = set()
-        """Node ids that have a card that is cut into parts."""
+        self.cut_nodes: Mask = np.zeros(_FIRST_ROWS, dtype=np.bool_)
+        """By node id, as ``spans``: whether it has a card that is cut into parts."""
         self.size_lists: dict[Sizes, int] = {(): 0}
         """Every different list of sizes of shares that cards give."""
         self.dead = 0
 
     def __len__(self) -> int:
         return len(self.devices)
+
+    @property
+    def gives_parts(self) -> bool:
+        """Say whether there may be cards that are cut into parts."""
+        return len(self.cuts) > 1
 
     def copy(self) -> "Cards":
         """Return a copy that changes on its own."""
@@ -122,6 +127,11 @@ class Cards:
         size = int(self.sizes(nodes[:1]).sum())
         where: Ints = self._starts(nodes)[:, np.newaxis] + np.arange(size)
         return Rows(self, where)
+
+    def are_cut(self, nodes: Ints) -> Mask:
+        """Say which nodes have a card that is cut into parts."""
+        found: Mask = self.cut_nodes[self._known(nodes)]
+        return found
 
     def sizes(self, nodes: Ints) -> Ints:
         """Return how many cards each node has."""
@@ -162,9 +172,8 @@ class Cards:
             self.group[row] = numbers.setdefault(group, len(numbers))
         for row, parts in enumerate(cuts, self.span(node)[0]):
             self.cut[row] = self.cuts.setdefault(parts, len(self.cuts))
-        self.cut_nodes.discard(node)
-        if any(parts is not None for parts in cuts):
-            self.cut_nodes.add(node)
+        if node < len(self.cut_nodes):
+            self.cut_nodes[node] = any(parts is not None for parts in cuts)
         self.links.pop(node, None)
         if any(device.links for device in devices):
             self.links[node] = _links(devices)
@@ -182,7 +191,7 @@ class Cards:
         for name in (*_NUMBERS, *_FLAGS):
             getattr(self, name)[start:stop] = 0
         self.spans[node] = 0
-        self.cut_nodes.discard(node)
+        self.cut_nodes[node] = False
         self.links.pop(node, None)
         self.dead += stop - start
         if self.dead > max(_FIRST_ROWS, len(self) // 2):
@@ -208,6 +217,7 @@ class Cards:
         self.ids.extend(device.id for device in devices)
         if node >= len(self.spans):
             self.spans = _longer(self.spans, node + 1)
+            self.cut_nodes = _longer(self.cut_nodes, node + 1)
         self.spans[node] = start, len(self)
         self.node[start : len(self)] = node
         for row, device in enumerate(devices, start):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 
 from hami_model.allocation import Grant
-from hami_model.checks import FITS, Ask, Codes, first_refusals, parts_of
+from hami_model.checks import FITS, Ask, Codes, first_refusals, modes_allowed, parts_of
 from hami_model.cutting import Part, first_free, slices
 from hami_model.picking import Passed, Picker
 from hami_model.quota import Room
@@ -168,7 +168,7 @@ class _Walk:
         codes = first_refusals(rows, structs.replace(ask, room=Room()))
         self._sorted = self._order
         self._again: _Again | None = None
-        if rows.cards.cut_nodes and rows.cut.any():
+        if rows.cards.gives_parts and rows.cut.any():
             self._again = _Again(rows, ask, self._order, codes)
             self._order = self._again.order
         self._where = np.ascontiguousarray((self._order + np.arange(nodes)[:, np.newaxis] * cards).T)
@@ -339,11 +339,7 @@ class _Again:
 
 def _needs_many(rows: Rows, ask: Ask) -> bool:
     """Say whether as many cards are needed as are asked for: no card that the pod's modes allow is cut into parts."""
-    cards = rows.cards
-    if not cards.cut_nodes:
-        return True
-    modes = [at for mode, at in cards.modes.items() if ask.constraints.modes is None or mode in ask.constraints.modes]
-    return not bool(((rows.cut > 0) & np.isin(rows.mode, modes)).any())
+    return not rows.cards.gives_parts or not bool(((rows.cut > 0) & modes_allowed(rows, ask)).any())
 
 
 def _too_few(rows: Rows, ask: Ask) -> Fit:

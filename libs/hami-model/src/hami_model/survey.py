@@ -31,11 +31,8 @@ class Survey:
         self._node, self._codes, self._capacity = rows.node, first_refusals(rows, ask), capacity
         self.passing: Ints = np.bincount(self._node[self._codes == FITS], minlength=capacity)
         self.passing[NOBODY] = 0
-        self._is_cut: Mask | None = None
+        self._is_cut = rows.cards.are_cut(np.arange(capacity)) if rows.cards.gives_parts else None
         """Which nodes have cards that give several parts each: only the walk counts those."""
-        if rows.cards.cut_nodes:
-            self._is_cut = np.zeros(capacity, dtype=np.bool_)
-            self._is_cut[list(rows.cards.cut_nodes)] = True
 
     @cached_property
     def tally(self) -> Tally:

@@ -93,8 +93,7 @@ def walk(fleet: Fleet, nodes: Ints, steps: Sequence[Step]) -> Iterator[Walked]:
     """
     words = dict.fromkeys(ask.vendor.word for step in steps for ask in step.asks)
     columns = [fleet.cards[word].sizes(nodes) for word in words] or [np.zeros(len(nodes), dtype=np.int64)]
-    cut_nodes = [fleet.cards[word].cut_nodes for word in words if fleet.cards[word].cut_nodes]
-    columns += [np.isin(nodes, list(known)).astype(np.int64) for known in cut_nodes]
+    columns += [fleet.cards[word].are_cut(nodes).astype(np.int64) for word in words if fleet.cards[word].gives_parts]
     for at in alike(columns):
         yield _walk(fleet, nodes[at], at, steps)
 
