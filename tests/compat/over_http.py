@@ -100,7 +100,10 @@ class Player:
         await self.api.create(path, body)
 
     async def wait_seen(self) -> None:
-        """Wait until the allocator's watches have passed everything that was written from here."""
+        """Wait until everything that was written from here is in the allocator's books.
+
+        Its watches must have passed it and its letters be opened: a filter overtakes news.
+        """
         wanted = {name: self.api.written[kind] for kind, name in SEEN.items() if kind in self.api.written}
         async with asyncio.timeout(DEADLINE):
             while wanted and not await self._has_seen(wanted):
@@ -124,7 +127,7 @@ class Player:
 
     async def _has_seen(self, wanted: Mapping[str, int]) -> bool:
         seen = _versions((await self._http.get(f"{self._at.allocator}/readyz")).json())
-        return all(int(seen.get(name) or 0) >= version for name, version in wanted.items())
+        return not seen["waiting"] and all(int(seen.get(name) or 0) >= version for name, version in wanted.items())
 
     # The steps
 

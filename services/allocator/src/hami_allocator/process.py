@@ -197,7 +197,7 @@ class Process:
     # Health
 
     def check_synced(self) -> Health:
-        """Say up to where we have seen nodes, pods and quotas."""
+        """Say up to where we have seen nodes, pods and quotas, and how much of it is not in the books yet."""
         views = self.views
         return Health(
             views.synced,
@@ -205,6 +205,7 @@ class Process:
                 "nodes": views.nodes.resource_version,
                 "pods": views.pods.resource_version,
                 "quotas": views.quotas.resource_version,
+                "waiting": self.office.means.writer.waiting,
             },
         )
 
