@@ -1,6 +1,7 @@
 """Traces: one pod is one trace, found without a carrier; without an endpoint nothing happens."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
@@ -199,3 +200,6 @@ async def test_a_collector_that_is_gone_delays_nobody(caplog: pytest.LogCaptureF
         pass
     async with asyncio.timeout(DEADLINE):
         await asyncio.to_thread(telemetry.close)
+    for thread in threading.enumerate():  # it gives up by itself, and leaves nothing to the next test
+        if thread.name == "last spans":
+            await asyncio.to_thread(thread.join)
