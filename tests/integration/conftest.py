@@ -1,4 +1,4 @@
-"""What every contract test stands on: the server under test, and a namespace of its own there."""
+"""What contract tests stand on: the server under test, a namespace of its own there; and a node with its kubelet."""
 
 from collections.abc import AsyncIterator
 
@@ -6,6 +6,7 @@ import pytest
 from hami_testkit.cluster.client import ApiClient
 
 from tests.integration.contract import CORE, a_namespace, a_server
+from tests.integration.one_node import OneNode, one_node
 
 
 @pytest.fixture
@@ -26,3 +27,10 @@ async def namespace(api: ApiClient) -> AsyncIterator[str]:
 def pods(namespace: str) -> str:
     """Return the path of the namespace's pods."""
     return f"{CORE}/namespaces/{namespace}/pods"
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[OneNode]:
+    """A node whose kubelet waits less than a real one."""
+    async with one_node() as found:
+        yield found

@@ -1,7 +1,7 @@
 """What we rely on from a kubelet and its device-plugin API, one measured behaviour per test."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import grpc
 import pytest
@@ -23,13 +23,6 @@ from tests.integration.one_node import (
 )  # fmt: skip
 
 IDS = ("card-0", "card-1", "card-2", "card-3")
-
-
-@pytest.fixture
-async def node() -> AsyncIterator[OneNode]:
-    """A node whose kubelet waits less than a real one."""
-    async with one_node() as found:
-        yield found
 
 
 def refusing(text: str, code: grpc.StatusCode = grpc.StatusCode.INTERNAL) -> Callable[[object], Awaitable[None]]:

@@ -1,7 +1,6 @@
 """Restarts of the kubelet and the lives of pods, one measured behaviour per test."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,6 @@ from tests.integration.one_node import (
 )  # fmt: skip
 
 IDS = ("card-0", "card-1", "card-2", "card-3")
-
-
-@pytest.fixture
-async def node() -> AsyncIterator[OneNode]:
-    """A node whose kubelet waits less than a real one."""
-    async with one_node() as found:
-        yield found
 
 
 # Restarts of the kubelet

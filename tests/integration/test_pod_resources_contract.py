@@ -29,13 +29,6 @@ NOT_FOUND = grpc.StatusCode.UNKNOWN
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[OneNode]:
-    """A node whose kubelet waits less than a real one."""
-    async with one_node() as found:
-        yield found
-
-
-@pytest.fixture
 async def view(node: OneNode) -> AsyncIterator[PodResourcesView]:
     """Its PodResources."""
     async with node.pod_resources() as found:

@@ -5,19 +5,17 @@ is the one in waiting that has ids and is not marked allocated, and it marks it 
 plugin shares out the ids of a pod among containers is not known here: each gets as many as it asks for, in order.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation, uid_of
 from hami_testkit.cluster.plugins.handshake import Handshake
-from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files
-from hami_testkit.cluster.status import ApiError, Json
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files, one_at_a_time
+from hami_testkit.cluster.status import Json
 
 DEVICE, CORE = "aws.amazon.com/neuron", "aws.amazon.com/neuroncore"
 IDS, ALLOCATED, RESOURCE_TYPE = "AWS_NEURON_IDS", "NEURON_ALLOCATED", "NEURON_RESOURCE_TYPE"
@@ -32,12 +30,12 @@ class NeuronPlugin:
     ) -> None:
         self._handshake = Handshake(api, node)
         self._instance = instance
-        self._one_at_a_time = asyncio.Lock()
         self._given: dict[str, int] = {}
         """How many of a pod's ids are given, by its uid."""
+        allocate = one_at_a_time(self._allocate)
         self._plugins = [
-            DevicePlugin(DEVICE, map(str, range(cards)), socket="neuron.sock", allocate=self._allocate),
-            DevicePlugin(CORE, map(str, range(cards * cores)), socket="neuroncore.sock", allocate=self._allocate),
+            DevicePlugin(DEVICE, map(str, range(cards)), socket="neuron.sock", allocate=allocate),
+            DevicePlugin(CORE, map(str, range(cards * cores)), socket="neuroncore.sock", allocate=allocate),
         ]
         self._cores = cores
 
@@ -52,13 +50,9 @@ class NeuronPlugin:
             yield self
 
     async def _allocate(self, ids: list[str]) -> dp.ContainerAllocateResponse:
-        async with self._one_at_a_time:
-            try:
-                pod = await self._pending()
-                await self._handshake.annotate(pod, {ALLOCATED: "true"})
-            except (ApiError, aiohttp.ClientError) as error:
-                raise PluginRefusedError(str(error)) from error
-            return self._answer(pod, len(ids))
+        pod = await self._pending()
+        await self._handshake.annotate(pod, {ALLOCATED: "true"})
+        return self._answer(pod, len(ids))
 
     async def _pending(self) -> Json:
         """Return the pod that has ids which are not given yet; one that is marked already first."""

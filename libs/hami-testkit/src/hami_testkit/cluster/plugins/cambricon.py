@@ -9,20 +9,18 @@ of its node, refuses when that is not exactly one pod with one container, and ne
 that asks for cores or memory alone is served, and never marked.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 from msgspec import Struct
 
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation, wanted
 from hami_testkit.cluster.plugins.handshake import Handshake
-from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, nothing
-from hami_testkit.cluster.status import ApiError, Json
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, nothing, one_at_a_time
+from hami_testkit.cluster.status import Json
 
 COUNT, CORES, MEMORY = "cambricon.com/vmlu", "cambricon.com/mlu.smlu.vcore", "cambricon.com/mlu.smlu.vmemory"
 REAL_COUNT = "cambricon.com/real-mlu-counts"
@@ -52,7 +50,7 @@ class CambriconPlugin:
     def __init__(self, api: ApiClient, node: str, cards: int, memory: int = 24576, *, counts: bool = True) -> None:
         self._handshake = Handshake(api, node)
         self._cards = [f"MLU-{node}-{i}" for i in range(cards)]
-        self._one_at_a_time = asyncio.Lock()
+        self._allocate = one_at_a_time(self._serve)
         self._slice: Slice | None = None
         self._made = 0
         units = {CORES: SLICES, MEMORY: memory // UNIT}
@@ -76,16 +74,12 @@ class CambriconPlugin:
                 await stack.enter_async_context(plugin.running(folder))
             yield self
 
-    async def _allocate(self, ids: list[str]) -> dp.ContainerAllocateResponse:
-        async with self._one_at_a_time:
-            try:
-                pod = await self._candidate()
-                if self._slice is not None and self._slice.pod == pod["metadata"]["name"]:
-                    return await self._complete(pod, self._slice)
-                self._slice = self._make(pod)
-            except (ApiError, aiohttp.ClientError) as error:
-                raise PluginRefusedError(str(error)) from error
-            return self._slice.response
+    async def _serve(self, ids: list[str]) -> dp.ContainerAllocateResponse:
+        pod = await self._candidate()
+        if self._slice is not None and self._slice.pod == pod["metadata"]["name"]:
+            return await self._complete(pod, self._slice)
+        self._slice = self._make(pod)
+        return self._slice.response
 
     async def _candidate(self) -> Json:
         waiting = [

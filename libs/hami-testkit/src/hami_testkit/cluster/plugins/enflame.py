@@ -6,20 +6,18 @@ that was placed first. It marks each container, and with the last one the pod. U
 ask by memory and cores is not known here: the kubelet never asks it for those.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation
 from hami_testkit.cluster.plugins.handshake import Handshake
-from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files
-from hami_testkit.cluster.status import ApiError, Json
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files, one_at_a_time
+from hami_testkit.cluster.status import Json
 
 GCU, DRS = "enflame.com/gcu", "enflame.com/drs-gcu"
 CAPACITY = "enflame.com/gcu-drs-capacity"
@@ -42,12 +40,11 @@ class DrsPlugin:
         self, api: ApiClient, node: str, cards: int, *, slices: int = 6, profiles: Mapping[str, str] | None = None
     ) -> None:
         self._handshake = Handshake(api, node)
-        self._one_at_a_time = asyncio.Lock()
         self._made = 0
         self._devices = [{"index": str(at), "minor": str(at), "capacity": slices} for at in range(cards)]
         self._profiles = PROFILES if profiles is None else profiles
         ids = [f"{at}-{part}" for at in range(cards) for part in range(slices)]
-        self._plugin = DevicePlugin(DRS, ids, socket="drs-gcu.sock", allocate=self._allocate)
+        self._plugin = DevicePlugin(DRS, ids, socket="drs-gcu.sock", allocate=one_at_a_time(self._allocate))
 
     @asynccontextmanager
     async def running(self, folder: Path) -> AsyncIterator["DrsPlugin"]:
@@ -58,17 +55,12 @@ class DrsPlugin:
             yield self
 
     async def _allocate(self, ids: list[str]) -> dp.ContainerAllocateResponse:
-        async with self._one_at_a_time:
-            try:
-                pod, name, told = await self._waiting(len(ids))
-                self._made += 1
-                told[name] |= {"allocated": True, "instanceID": str(self._made), "instanceUUID": f"drs-{self._made}"}
-                is_done = all(each["allocated"] for each in told.values())
-                notes = {CONTAINERS: json.dumps(told), ASSIGNED: str(is_done).lower()}
-                await self._handshake.annotate(pod, notes)
-            except (ApiError, aiohttp.ClientError) as error:
-                raise PluginRefusedError(str(error)) from error
-            return files([f"/dev/gcu{annotation(pod, MINOR)}", f"/dev/gcu-drs{self._made}"])
+        pod, name, told = await self._waiting(len(ids))
+        self._made += 1
+        told[name] |= {"allocated": True, "instanceID": str(self._made), "instanceUUID": f"drs-{self._made}"}
+        is_done = all(each["allocated"] for each in told.values())
+        await self._handshake.annotate(pod, {CONTAINERS: json.dumps(told), ASSIGNED: str(is_done).lower()})
+        return files([f"/dev/gcu{annotation(pod, MINOR)}", f"/dev/gcu-drs{self._made}"])
 
     async def _waiting(self, slices: int) -> tuple[Json, str, Json]:
         """Return the pod, its container, and what stands in its annotation of all its containers."""

@@ -4,20 +4,18 @@ The kubelet counts what such a node has, and a pod's annotation says the numbers
 with any. Which pod asks is told by what waits, the oldest first; what a container is given (device files) is made up.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet.pod import annotation, uid_of
 from hami_testkit.cluster.plugins.handshake import Handshake
-from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files, nothing
-from hami_testkit.cluster.status import ApiError, Json
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError, files, nothing, one_at_a_time
+from hami_testkit.cluster.status import Json
 
 
 class NumberedPlugin:
@@ -25,12 +23,11 @@ class NumberedPlugin:
 
     def __init__(self, api: ApiClient, node: str, *, amounts: Mapping[str, int], numbers: str, file: str) -> None:
         self._handshake = Handshake(api, node)
-        self._one_at_a_time = asyncio.Lock()
         self._served: Counter[str] = Counter()
         """By pod: how many of its containers have their cards."""
         self._cards, *others = amounts
         self._numbers, self._file = numbers, file
-        answers = {self._cards: self._allocate, **dict.fromkeys(others, nothing)}
+        answers = {self._cards: one_at_a_time(self._allocate), **dict.fromkeys(others, nothing)}
         self._plugins = [
             DevicePlugin(name, map(str, range(amounts[name])), socket=f"{name.replace('/', '-')}.sock", allocate=answer)
             for name, answer in answers.items()
@@ -45,17 +42,13 @@ class NumberedPlugin:
             yield self
 
     async def _allocate(self, ids: list[str]) -> dp.ContainerAllocateResponse:
-        async with self._one_at_a_time:
-            try:
-                waiting = [pod for pod in await self._handshake.pods(phase="Pending") if self._waits(pod, len(ids))]
-            except (ApiError, aiohttp.ClientError) as error:
-                raise PluginRefusedError(str(error)) from error
-            if not waiting:
-                node = self._handshake.node
-                raise PluginRefusedError(f"no pod on node {node} waits for {len(ids)} of {self._cards}")
-            pod = min(waiting, key=lambda each: str(each["metadata"].get("creationTimestamp")))
-            self._served[uid_of(pod)] += 1
-            return files(f"{self._file}{number}" for number in self._listed(pod))
+        waiting = [pod for pod in await self._handshake.pods(phase="Pending") if self._waits(pod, len(ids))]
+        if not waiting:
+            node = self._handshake.node
+            raise PluginRefusedError(f"no pod on node {node} waits for {len(ids)} of {self._cards}")
+        pod = min(waiting, key=lambda each: str(each["metadata"].get("creationTimestamp")))
+        self._served[uid_of(pod)] += 1
+        return files(f"{self._file}{number}" for number in self._listed(pod))
 
     def _waits(self, pod: Json, count: int) -> bool:
         spec = pod["spec"]

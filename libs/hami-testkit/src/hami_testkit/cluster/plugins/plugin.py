@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as dp
 from hami_kit.kubelet.deviceplugin_v1beta1_pb2_grpc import (
@@ -16,6 +17,8 @@ from hami_kit.kubelet.deviceplugin_v1beta1_pb2_grpc import (
     RegistrationStub,
     add_DevicePluginServicer_to_server,
 )
+
+from hami_testkit.cluster.status import ApiError
 
 VERSION = "v1beta1"
 LOOK_EVERY = 0.05
@@ -194,6 +197,20 @@ async def _wait_kubelet(folder: Path) -> tuple[int, int]:
         if found := _identity(folder):
             return found
         await asyncio.sleep(LOOK_EVERY)
+
+
+def one_at_a_time(allocate: Allocate) -> Allocate:
+    """Let containers wait for each other, and be refused with what the API server says where it does not answer."""
+    turn = asyncio.Lock()
+
+    async def in_turn(ids: list[str]) -> dp.ContainerAllocateResponse | None:
+        async with turn:
+            try:
+                return await allocate(ids)
+            except (ApiError, aiohttp.ClientError) as error:
+                raise PluginRefusedError(str(error)) from error
+
+    return in_turn
 
 
 def files(paths: Iterable[str]) -> dp.ContainerAllocateResponse:
