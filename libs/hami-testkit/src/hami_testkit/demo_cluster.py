@@ -1,13 +1,13 @@
 """The demo's eyes and hands: the API server as kubectl uses it, and the bus as hamictl does."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import yaml
 from hami_kit import bus as buses
 from hami_kit.bus import Bus, BusSettings
@@ -16,6 +16,7 @@ from hami_kit.telemetry import Telemetry
 from hami_model.bus import subjects
 from hami_model.bus.messages import AskSnapshot, ExplainAnswer, ExplainPod, Explanation, Snapshot, SnapshotAnswer
 
+from hami_testkit.cluster.kubelet import Given
 from hami_testkit.stack import Stack
 
 Json = dict[str, Any]
@@ -98,17 +99,14 @@ class DemoCluster:
         items: list[Json] = (await self._http.get(f"/api/v1/namespaces/{NAMESPACE}/pods")).json()["items"]
         return items
 
-    def environment(self, pod: Json) -> dict[str, dict[str, str]]:
-        """Return what each container of a running pod got from the device plugin, by container."""
+    def given(self, pod: Json) -> dict[str, Given]:
+        """Return what each container of a running pod got from device plugins, by container."""
         meta, node = pod["metadata"], pod["spec"]["nodeName"]
         folder = self.system.plan.folder / "k" / node / "containers"
-        found = {}
-        for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
-            file = folder / f"{meta['uid']}_{container['name']}.json"
-            envs = json.loads(file.read_text())["envs"] if file.exists() else {}
-            if envs:
-                found[container["name"]] = envs
-        return found
+        containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
+        files = {c["name"]: folder / f"{meta['uid']}_{c['name']}.json" for c in containers}
+        found = {name: msgspec.json.decode(f.read_bytes(), type=Given) for name, f in files.items() if f.exists()}
+        return {name: gift for name, gift in found.items() if gift.envs or gift.devices}
 
 
 def is_running(pod: Json) -> bool:

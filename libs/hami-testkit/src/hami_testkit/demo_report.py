@@ -37,7 +37,7 @@ class TraceTree(Struct, frozen=True):
     children: list["TraceTree"]
 
 
-class PlacedPod(Struct, frozen=True, kw_only=True):
+class PlacedPod(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A pod that runs, with everything it got."""
 
     name: str
@@ -45,7 +45,10 @@ class PlacedPod(Struct, frozen=True, kw_only=True):
     node: str
     devices: list[Slice]
     env: dict[str, dict[str, str]]
+    """By container."""
     trace: TraceTree | None
+    files: dict[str, list[str]] = {}
+    """Device files, by container; absent where nobody got any."""
 
 
 class RefusedPod(Struct, frozen=True, kw_only=True):
@@ -81,12 +84,14 @@ async def _placed(cluster: DemoCluster, pod: Json, allocation: Allocation | None
         for grant in container.grants
     ]
     ours = pod["spec"]["nodeName"] in {agent.node for agent in cluster.system.plan.agents}
+    given = cluster.given(pod)
     return PlacedPod(
         name=pod["metadata"]["name"],
         namespace=pod["metadata"]["namespace"],
         node=pod["spec"]["nodeName"],
         devices=devices,
-        env=cluster.environment(pod),
+        env={container: gift.envs for container, gift in given.items() if gift.envs},
+        files={container: [d.container for d in gift.devices] for container, gift in given.items() if gift.devices},
         trace=await _trace(cluster, pod, served=len({d.container for d in devices}) if ours else 0),
     )
 

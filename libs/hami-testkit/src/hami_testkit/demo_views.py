@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -67,13 +67,13 @@ def _fate(pod: Json) -> str:
 def result(console: Console, report: Report) -> None:
     """Show who got which slice of which card, what each container sees of it, and why the others wait."""
     slices = _table("POD", "NODE", "CONTAINER", "CARD", "MEMORY MiB", "CORES %")
-    sees = _table("POD", "CONTAINER", "ENVIRONMENT")
+    sees = _table("POD", "CONTAINER", "ENVIRONMENT AND DEVICE FILES")
     for pod in report.placed:
         for i, got in enumerate(pod.devices):
             head = (pod.name, pod.node) if i == 0 else ("", "")
             slices.add_row(*head, got.container, got.id, str(got.memory_mib), str(got.cores))
-        for i, (container, env) in enumerate(pod.env.items()):
-            sees.add_row(pod.name if i == 0 else "", container, _seen(pod, env))
+        for i, container in enumerate(dict.fromkeys([*pod.env, *pod.files])):
+            sees.add_row(pod.name if i == 0 else "", container, _seen(pod, container))
     _show(console, "Who got which slice of which card", slices)
     _show(console, "What the containers see (… stands for the rest of the card's id)", sees)
     for refused in report.refused:
@@ -96,10 +96,11 @@ def _show(console: Console, title: str, table: Table) -> None:
     console.print(table)
 
 
-def _seen(pod: PlacedPod, env: Mapping[str, str]) -> str:
-    """Return the variables that make the slice, or all where none is known to; the ids of the pod's cards cut short."""
+def _seen(pod: PlacedPod, container: str) -> str:
+    """Return device files, and the variables that make the slice, or all if none does; cards' ids cut short."""
+    env = pod.env.get(container, {})
     shown = {k: v for k, v in env.items() if k.startswith(SHOWN_ENV) and k not in HIDDEN_ENV} or env
-    text = " ".join(f"{k}={v}" for k, v in sorted(shown.items()))
+    text = " ".join([*(f"{k}={v}" for k, v in sorted(shown.items())), *pod.files.get(container, ())])
     for device in pod.devices:
         text = text.replace(device.id, SHORT_ID.sub(r"\1…", device.id))
     return text
