@@ -32,6 +32,7 @@ from hami_node_agent.probes import SimulatedProbe
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
+from hami_testkit.cluster.plugins.plugin import DevicePlugin, nothing
 from msgspec import Struct
 
 GPU = "nvidia.com/gpu"
@@ -184,12 +185,17 @@ async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def offers(node: Node, count: int) -> bool:
+    """Say whether the kubelet may give so many device IDs."""
+    status = (await node.api.get(f"/api/v1/nodes/{NODE}")).get("status") or {}
+    return bool((status.get("allocatable") or {}).get(GPU) == str(count))
+
+
 async def registered(node: Node) -> None:
     """Wait until the kubelet has every device ID."""
 
     async def is_so() -> bool:
-        status = (await node.api.get(f"/api/v1/nodes/{NODE}")).get("status") or {}
-        return node.agent.is_registered and (status.get("allocatable") or {}).get(GPU) == "8"
+        return node.agent.is_registered and await offers(node, 8)
 
     await until(is_so)
 
@@ -436,6 +442,19 @@ async def test_a_pod_that_ended_while_no_agent_ran_holds_nothing(node: Node) -> 
 
     async with node.agent_running() as agent:
         await until(lambda: is_true(not agent.table.entries))
+
+
+async def test_the_kubelet_forgets_the_plugin(node: Node) -> None:
+    """Its connection broke, or another plugin of the same resource came and went: we register again."""
+    async with node.agent_running():
+        await registered(node)
+        async with DevicePlugin(GPU, ["x"], socket="other.sock", allocate=nothing).running(node.kubelet.plugins):
+            await until(lambda: offers(node, 1))
+        await registered(node)
+        ref = await node.apply(a_pod("p", ("main", 1)))
+        await node.bind(ref, ("main", "GPU-a", 1000))
+
+        await node.phase(ref, "Running")
 
 
 async def test_an_unhealthy_card_lowers_what_the_kubelet_may_give(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,12 @@ LOOK_EVERY = 0.2
 
 REGISTER_TIMEOUT = 5.0
 
+REFUSED_PAUSE = 2.0
+"""Seconds between two attempts at most, while the kubelet is down and its socket still there."""
+
+UNWATCHED = 1.0
+"""Seconds for which nobody may watch our list until the kubelet is taken to have dropped us: it never dials again."""
+
 
 class Plugin(DevicePluginServicer):
     """Answers the kubelet about one resource."""
@@ -40,6 +46,8 @@ class Plugin(DevicePluginServicer):
     def __init__(self, desk: Desk, inventory: Inventory) -> None:
         self._desk = desk
         self._inventory = inventory
+        self.watchers = 0
+        """How many follow our list; the kubelet follows it as long as it believes in us."""
 
     async def GetDevicePluginOptions(self, request: pb.Empty, context: Any) -> pb.DevicePluginOptions:  # noqa: N802
         """Tell the kubelet to ask for our preference: only there can we tell whose call it is."""
@@ -47,10 +55,14 @@ class Plugin(DevicePluginServicer):
 
     async def ListAndWatch(self, request: pb.Empty, context: Any) -> AsyncIterator[pb.ListAndWatchResponse]:  # noqa: N802
         """Send the whole list at once and again after each change."""
-        while True:
-            revision = self._inventory.revision
-            yield self._list()
-            await self._inventory.wait_changed(revision)
+        self.watchers += 1
+        try:
+            while True:
+                revision = self._inventory.revision
+                yield self._list()
+                await self._inventory.wait_changed(revision)
+        finally:
+            self.watchers -= 1
 
     async def GetPreferredAllocation(  # noqa: N802
         self, request: pb.PreferredAllocationRequest, context: Any
@@ -136,16 +148,19 @@ class Registered:
 
     async def run(self) -> None:
         """Serve, register, and begin anew whenever the kubelet has."""
+        refused = 0
         while True:
             kubelet = await self._wait_kubelet()
             async with self._serving():
+                refused += 1
                 if await self._register():
-                    self.is_registered = True
+                    self.is_registered, refused = True, 0
                     log.info("registered %s with the kubelet", self._resource)
-                    await self._wait_restart(kubelet)
-                    log.info("the kubelet has restarted, or removed our socket: registering %s again", self._resource)
+                    log.info("%s: registering %s again", await self._forgotten(kubelet), self._resource)
                 self.is_registered = False
-            await asyncio.sleep(self._jitter(LOOK_EVERY / 2))
+            await asyncio.sleep(
+                self._jitter(LOOK_EVERY / 2) if not refused else min(LOOK_EVERY * refused, REFUSED_PAUSE)
+            )
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
@@ -180,9 +195,16 @@ class Registered:
             await asyncio.sleep(LOOK_EVERY)
         return kubelet
 
-    async def _wait_restart(self, kubelet: tuple[int, int]) -> None:
-        while self._socket.exists() and self._kubelet() in {kubelet, None}:  # noqa: ASYNC110  nor that it is gone
+    async def _forgotten(self, kubelet: tuple[int, int]) -> str:
+        """Wait until the kubelet does not know us any more; say why."""
+        watched = asyncio.get_running_loop().time()
+        while self._socket.exists() and self._kubelet() in {kubelet, None}:  # a file tells nobody that it is gone
+            if self._plugin.watchers:
+                watched = asyncio.get_running_loop().time()
+            elif asyncio.get_running_loop().time() - watched > UNWATCHED:
+                return "the kubelet has dropped us"
             await asyncio.sleep(LOOK_EVERY)
+        return "the kubelet has restarted, or removed our socket"
 
     def _kubelet(self) -> tuple[int, int] | None:
         """Return what tells one start of the kubelet from the next: the inode alone is used again."""
