@@ -47,8 +47,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--kubeconfig-out", type=Path, metavar="FILE", help="write a kubeconfig that leads here")
     add("--journal", type=Path, metavar="FILE",
         help="write down all that changes, and begin with what stands there: a crash loses nothing")  # fmt: skip
-    add("--nodes", type=_read(_nodes), default=[], metavar="FILE",
-        help="Node objects to start with: YAML documents, or a List")  # fmt: skip
+    add("--nodes", type=_read(_nodes), default=[], action="extend", metavar="FILE",
+        help="Node objects to start with: YAML documents, or a List; may be given several times")  # fmt: skip
     add("--scheduler", action="store_true", help="run hami-scheduler and default-scheduler")
     add("--extender", type=_read(_extender), metavar="URL", help="the extender of hami-scheduler; implies --scheduler")
     add("--scheduler-config", type=_read(_configured_extender), dest="extender", metavar="FILE",
