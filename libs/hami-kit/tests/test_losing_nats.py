@@ -171,12 +171,16 @@ async def test_a_live_connection_is_never_taken_for_lost(bus: Bus) -> None:
 
 
 async def test_a_server_that_does_not_know_us_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """The log names the trouble, and the service goes on trying."""
+    """The log names the trouble, and the service goes on trying; where it gets in, no token is logged."""
+    caplog.set_level("INFO")
     async with nats_running(more="authorization { token: secret }") as server:
         async with connect(BusSettings(url=server.url, reconnect_wait=0.05), name="t", telemetry=Telemetry()):
             await until(lambda: "Authorization Violation" in caplog.text)
         async with a_bus(server.url.replace("nats://", "nats://secret@")) as bus, asyncio.timeout(DEADLINE):
             await bus.wait_connected()
+
+    assert f"connected to NATS at {server.url} as test" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_credentials_open_an_account_and_a_ca_the_connection(tmp_path: Path) -> None:

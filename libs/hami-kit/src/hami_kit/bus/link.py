@@ -142,7 +142,8 @@ class Link:
         await self._flush()
         self._hear()
         self._up.set()
-        log.info("connected to NATS at %s as %s", client.connected_url and client.connected_url.netloc, self._name)
+        server = client.connected_url.geturl() if client.connected_url else ""
+        log.info("connected to NATS at %s as %s", without_secrets(server), self._name)
 
     async def _flush(self) -> None:
         """Wait until the server has read what we wrote; a connection that breaks meanwhile subscribes again."""
