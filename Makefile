@@ -23,8 +23,8 @@ setup: .venv/.ready ## Install everything into this checkout (.venv), nothing ou
 	@$(UV) sync --frozen --all-packages --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 
-demo: setup ## A cluster in processes: real manifests from admission to allocated devices (VENDOR=ascend or all, KEEP=1, STOP=1, REPORT=file.json, ALLOCATORS=2)
-	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(STOP),--stop) $(if $(REPORT),--report "$(REPORT)") $(if $(ALLOCATORS),--allocators "$(ALLOCATORS)") $(if $(VENDOR),--vendor "$(VENDOR)")
+demo: setup ## A cluster in processes: real manifests from admission to allocated devices (VENDOR=ascend or all, KEEP=1, STOP=1, REPORT=file.json, ALLOCATORS=2, CLUSTER=compose)
+	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(STOP),--stop) $(if $(REPORT),--report "$(REPORT)") $(if $(ALLOCATORS),--allocators "$(ALLOCATORS)") $(if $(VENDOR),--vendor "$(VENDOR)") $(if $(CLUSTER),--cluster "$(CLUSTER)")
 
 test: setup ## Unit, property, integration and compat tests
 	@$(BIN)/pytest -q -n 2 --dist loadscope -m "not gpu and not e2e" $(ARGS)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from hami_testkit import demo_keep, demo_report, demo_takeover, demo_views
-from hami_testkit.demo_cluster import DemoCluster, DemoError
+from hami_testkit.demo_cluster import DemoCluster, DemoError, System
+from hami_testkit.demo_compose import ComposeStack
 from hami_testkit.processes import Processes, ProcessFailedError
 from hami_testkit.stack import Agent, Plan, Stack, start
 
 FIRST = ("nvidia", "ascend", "cambricon")
 """The vendors of a demo that names none."""
 ALL = "all"
+Begin = Callable[[Console, Plan, Processes], Awaitable[System]]
+"""Starts or finds the system that the demo runs on."""
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 
@@ -54,6 +57,8 @@ def main() -> None:
         default=1,
         help="how many run; with several the leader is killed",
     )
+    parser.add_argument("--cluster", choices=("processes", "compose"), default="processes",
+        help="where it runs: in processes of its own, or on the stack that docker compose runs")  # fmt: skip
     parser.add_argument("--vendor", default="", help=f"a folder of the examples, or {ALL}: one mixed fleet of them all")
     options = parser.parse_args()
     console = _Console(width=None if sys.stdout.isatty() else 160)
@@ -71,8 +76,11 @@ def main() -> None:
     chosen = folders if options.vendor == ALL else [options.vendor] if options.vendor else [*filter(folders.get, FIRST)]
     shown = [folders[name] for name in chosen]
     planned = partial(plan, examples=shown, allocators=options.allocators)
+    if options.cluster == "compose" and (options.vendor or options.keep or options.allocators > 1):
+        parser.error("--cluster compose: the stack's own fleet and allocators run; leave the other options out")
     try:
-        code = asyncio.run(_demo(console, planned, manifests(shown), options.report, keep=options.keep))
+        begin = _found if options.cluster == "compose" else _started
+        code = asyncio.run(_demo(console, planned, begin, manifests(shown), options.report, keep=options.keep))
     except (ProcessFailedError, DemoError, BoundaryError, httpx.HTTPError, TimeoutError) as e:
         console.print(f"[red]the demo failed:[/] {escape(str(e) or type(e).__name__)}", highlight=False)
         sys.exit(1)
@@ -90,7 +98,13 @@ def _at_least_one(text: str) -> int:
 
 
 async def _demo(
-    console: Console, planned: Callable[[Path], Plan], files: list[Path], report_file: Path | None, *, keep: bool
+    console: Console,
+    planned: Callable[[Path], Plan],
+    begin: Begin,
+    files: list[Path],
+    report_file: Path | None,
+    *,
+    keep: bool,
 ) -> int:
     """Run the whole and stop it again, whatever happens in between; return the exit code."""
     began = time.monotonic()
@@ -100,7 +114,7 @@ async def _demo(
         cleaning.callback(demo_keep.remove, folder)
         started = Processes(folder)
         cleaning.push_async_callback(started.stop_all)
-        work = asyncio.create_task(_show(console, planned(folder), files, started, report_file, began=began))
+        work = asyncio.create_task(_show(console, begin(console, planned(folder), started), files, report_file))
         # the cleaning is not part of what is cancelled, so that an impatient second signal leaves nothing behind
         await _until_done_or_told(work, told)
         if told.empty():
@@ -108,7 +122,7 @@ async def _demo(
                 # their logs go with the folder
                 console.print("\n".join(started.complaints()), markup=False, highlight=False, soft_wrap=True)
             system = work.result()
-            if keep:
+            if keep and isinstance(system, Stack):
                 demo_keep.keep(console, system)
                 cleaning.pop_all()
                 return 0
@@ -116,7 +130,8 @@ async def _demo(
         _ = work.cancelled() or work.exception()  # seen: nobody is told of it any more
         console.print("interrupted; stopped everything")
         return 128 + told.get_nowait()
-    console.print(f"stopped everything; the whole took {time.monotonic() - began:.1f} s", highlight=False)
+    stopped = "stopped everything" if begin is _started else "the stack runs on"
+    console.print(f"{stopped}; the whole took {time.monotonic() - began:.1f} s", highlight=False)
     return 0
 
 
@@ -128,7 +143,7 @@ def _signals() -> "asyncio.Queue[signal.Signals]":
     return told
 
 
-async def _until_done_or_told(work: "asyncio.Task[Stack]", told: "asyncio.Queue[signal.Signals]") -> None:
+async def _until_done_or_told(work: "asyncio.Task[System]", told: "asyncio.Queue[signal.Signals]") -> None:
     async def watch() -> None:
         while told.empty():
             await asyncio.sleep(0.05)
@@ -139,14 +154,28 @@ async def _until_done_or_told(work: "asyncio.Task[Stack]", told: "asyncio.Queue[
     watching.cancel()
 
 
-async def _show(
-    console: Console, plan: Plan, files: list[Path], started: Processes, report_file: Path | None, *, began: float
-) -> Stack:
-    """Start everything, apply the manifests, show what became of them."""
+async def _started(console: Console, plan: Plan, started: Processes) -> System:
+    """Start the system in processes of its own."""
+    began = time.monotonic()
     with _doing(console, "starting NATS, the stand-in cluster, the four services and the node-agents …"):
         system = await start(plan, started)
     console.print(f"started {len(started.running)} processes in {time.monotonic() - began:.1f} s", highlight=False)
+    return system
+
+
+async def _found(console: Console, plan: Plan, _started: Processes) -> System:
+    """Find the stack that docker compose runs."""
+    system = ComposeStack.find(REPOSITORY, plan)
+    console.print(f"using the stack of compose.yaml: API server {system.at.api}", highlight=False)
+    return system
+
+
+async def _show(console: Console, beginning: Awaitable[System], files: list[Path], report_file: Path | None) -> System:
+    """Wait for the system, apply the manifests, show what became of them."""
+    began = time.monotonic()
+    system = await beginning
     async with DemoCluster.connect(system) as cluster:
+        await cluster.clear()
         with _doing(console, "waiting until every node has told of its devices …"):
             await cluster.wait_devices()
         shown = await demo_views.run_pods(console, cluster, files)
@@ -155,8 +184,8 @@ async def _show(
         demo_views.result(console, report)
         await demo_views.checked(console, system)
         await demo_views.one_trace(console, system, report)
-        if plan.allocators > 1:
-            change = await demo_takeover.kill_the_leader(console, cluster)
+        if isinstance(system, Stack) and system.plan.allocators > 1:
+            change = await demo_takeover.kill_the_leader(console, cluster, system)
             report = structs.replace(report, leader_change=change)
             await demo_views.checked(console, system)
     if report_file is not None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import msgspec
@@ -17,7 +17,7 @@ from hami_model.bus import subjects
 from hami_model.bus.messages import AskSnapshot, ExplainAnswer, ExplainPod, Explanation, Snapshot, SnapshotAnswer
 
 from hami_testkit.cluster.kubelet import Given
-from hami_testkit.stack import Stack
+from hami_testkit.parts import Addresses, Plan
 
 Json = dict[str, Any]
 DEADLINE = 30.0
@@ -29,17 +29,39 @@ class DemoError(Exception):
     """The demo did not go as it should; one sentence."""
 
 
+class System(Protocol):
+    """A running system: one of ours in processes, or one that something else runs."""
+
+    @property
+    def plan(self) -> Plan:
+        """Return what runs."""
+        ...
+
+    @property
+    def at(self) -> Addresses:
+        """Return where it listens."""
+        ...
+
+    def environment(self) -> dict[str, str]:
+        """Return what ``hamictl`` needs to talk to it."""
+        ...
+
+    async def fetch_gifts(self, node: str) -> None:
+        """Bring what a node's containers were given to ``plan.folder``."""
+        ...
+
+
 class DemoCluster:
     """One running system, as its user sees it."""
 
-    def __init__(self, system: Stack, http: httpx.AsyncClient, bus: Bus) -> None:
+    def __init__(self, system: System, http: httpx.AsyncClient, bus: Bus) -> None:
         self.system = system
         self._http = http
         self._bus = bus
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, system: Stack) -> AsyncIterator["DemoCluster"]:
+    async def connect(cls, system: System) -> AsyncIterator["DemoCluster"]:
         """Talk to a system for the length of a block."""
         async with (
             httpx.AsyncClient(base_url=system.at.api, timeout=DEADLINE, trust_env=False) as http,
@@ -99,9 +121,18 @@ class DemoCluster:
         items: list[Json] = (await self._http.get(f"/api/v1/namespaces/{NAMESPACE}/pods")).json()["items"]
         return items
 
-    def given(self, pod: Json) -> dict[str, Given]:
+    async def clear(self) -> None:
+        """Delete every pod that is there, and wait until all are gone and their cards free."""
+        async with asyncio.timeout(2 * DEADLINE):
+            while (pods := await self.pods()) or (await self.snapshot()).bookings:
+                for pod in pods:
+                    await self._http.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}")
+                await asyncio.sleep(0.1)
+
+    async def given(self, pod: Json) -> dict[str, Given]:
         """Return what each container of a running pod got from device plugins, by container."""
         meta, node = pod["metadata"], pod["spec"]["nodeName"]
+        await self.system.fetch_gifts(node)
         folder = self.system.plan.folder / "k" / node / "containers"
         containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
         files = {c["name"]: folder / f"{meta['uid']}_{c['name']}.json" for c in containers}

@@ -84,7 +84,7 @@ async def _placed(cluster: DemoCluster, pod: Json, allocation: Allocation | None
         for grant in container.grants
     ]
     ours = pod["spec"]["nodeName"] in {agent.node for agent in cluster.system.plan.agents}
-    given = cluster.given(pod)
+    given = await cluster.given(pod)
     return PlacedPod(
         name=pod["metadata"]["name"],
         namespace=pod["metadata"]["namespace"],

@@ -10,6 +10,7 @@ from msgspec import Struct
 from rich.console import Console
 
 from hami_testkit.demo_cluster import DEADLINE, DemoCluster, DemoError, Json, is_running
+from hami_testkit.stack import Stack
 
 EVERY = 0.5
 """Seconds between two pods."""
@@ -32,10 +33,10 @@ class LeaderChange(Struct, frozen=True, kw_only=True):
     pods: list[str]
 
 
-async def kill_the_leader(console: Console, cluster: DemoCluster) -> LeaderChange:
+async def kill_the_leader(console: Console, cluster: DemoCluster, system: Stack) -> LeaderChange:
     """Kill the leader while pods come, and see all of them run."""
-    before = await cluster.system.wait_leader()
-    followers = [name for name in cluster.system.at.allocators if name != before]
+    before = await system.wait_leader()
+    followers = [name for name in system.at.allocators if name != before]
     console.print(f"\n[bold]Killing the leader[/] {before} leads, standing by: {', '.join(followers)}", highlight=False)
     pods = _Pods(console, cluster)
     watching = asyncio.create_task(pods.watch())
@@ -44,9 +45,9 @@ async def kill_the_leader(console: Console, cluster: DemoCluster) -> LeaderChang
             await pods.add()
         await pods.wait_running()
         killed = time.monotonic()
-        await cluster.system.kill(before)
+        await system.kill(before)
         console.print(f"  [red]killed[/] {before} (SIGKILL); pods keep coming", highlight=False)
-        after = await _new_leader(cluster, pods, before)
+        after = await _new_leader(system, pods, before)
         console.print(f"  [green]leads[/]  {after}, {time.monotonic() - killed:.1f} s after the kill", highlight=False)
         for _ in range(AFTER):
             await pods.add()
@@ -58,9 +59,9 @@ async def kill_the_leader(console: Console, cluster: DemoCluster) -> LeaderChang
     return LeaderChange(before=before, after=after, pause=round(pause, 2), pods=pods.names)
 
 
-async def _new_leader(cluster: DemoCluster, pods: "_Pods", before: str) -> str:
+async def _new_leader(system: Stack, pods: "_Pods", before: str) -> str:
     """Return who leads next; until then pods keep coming."""
-    leading = asyncio.create_task(cluster.system.wait_leader(other_than=before, deadline=TAKEOVER_DEADLINE))
+    leading = asyncio.create_task(system.wait_leader(other_than=before, deadline=TAKEOVER_DEADLINE))
     try:
         for _ in range(MEANWHILE):
             if not leading.done():

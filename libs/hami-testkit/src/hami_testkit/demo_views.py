@@ -10,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hami_testkit.check import check_settled
-from hami_testkit.demo_cluster import DEADLINE, DemoCluster, DemoError, Json, is_running, refusal
+from hami_testkit.demo_cluster import DEADLINE, DemoCluster, DemoError, Json, System, is_running, refusal
 from hami_testkit.demo_report import PlacedPod, Report
 from hami_testkit.processes import BIN
-from hami_testkit.stack import Stack
 
 SHOWN_ENV = ("NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_", "ASCEND_", "NPU_", "CAMBRICON_", "VIRTUAL_DEVICES")
 HIDDEN_ENV = ("CUDA_DEVICE_MEMORY_SHARED_CACHE",)
@@ -106,18 +105,18 @@ def _seen(pod: PlacedPod, container: str) -> str:
     return text
 
 
-async def checked(console: Console, system: Stack) -> None:
+async def checked(console: Console, system: System) -> None:
     """Say what the checker finds in nodes and pods; it has to be nothing."""
     if wrong := await check_settled(system.at.kubeconfig):
         raise DemoError("the checker found: " + "; ".join(map(str, wrong)))
     console.print("\nThe checker read every node, pod and lock, and found nothing wrong.", highlight=False)
 
 
-async def one_trace(console: Console, system: Stack, report: Report) -> None:
+async def one_trace(console: Console, system: System, report: Report) -> None:
     """Show one pod's way as ``hamictl trace`` does: the first one that our agent served with two containers, or any."""
     agents = {agent.node for agent in system.plan.agents}
     served = [pod for pod in report.placed if pod.node in agents]
-    if not served:
+    if not served or not system.at.traces:
         return
     pod = max(served, key=lambda p: len({d.container for d in p.devices}))
     process = await asyncio.create_subprocess_exec(

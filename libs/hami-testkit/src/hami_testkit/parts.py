@@ -59,6 +59,11 @@ class Addresses(Struct, frozen=True, kw_only=True):
     traces: str
     kubeconfig: Path
 
+    def environment(self) -> dict[str, str]:
+        """Return what ``hamictl`` and other programs need to talk to this system."""
+        found = {"HAMI_NATS_URL": self.nats, "KUBECONFIG": str(self.kubeconfig)}
+        return found | ({"HAMI_TRACES_URL": self.traces} if self.traces else {})
+
     @property
     def allocator(self) -> str:
         """Return where the first allocator listens."""

@@ -30,8 +30,10 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """Return what ``hamictl`` and other programs need to talk to this system."""
-        found = {"HAMI_NATS_URL": self.at.nats, "KUBECONFIG": str(self.at.kubeconfig)}
-        return found | ({"HAMI_TRACES_URL": self.at.traces} if self.at.traces else {})
+        return self.at.environment()
+
+    async def fetch_gifts(self, node: str) -> None:
+        """Bring what a node's containers were given to where the demo reads it: it is there."""
 
     # Processes, by names such as nats, standin, allocator, allocator-2, agent-gpu-a
 
