@@ -48,7 +48,7 @@ reader:
     - $JS.API.STREAM.NAMES
     - $JS.API.STREAM.INFO.HAMI_EVENTS
     - $JS.API.STREAM.MSG.GET.HAMI_EVENTS
-  subscribe: [hami.v1.event.>]
+  subscribe: [hami.v1.event.>, hami.v1.allocator.follower]
 {{- end -}}
 
 {{/* user -> password, as JSON: what the Secret has already, or follows from the seed, or is drawn. */}}
@@ -75,7 +75,7 @@ http_port: 8222
 server_name: $POD_NAME
 # one filter call carries the names of all nodes
 max_payload: 8388608
-jetstream { store_dir: "/data/jetstream", max_memory_store: 0, max_file_store: {{ $root.Values.nats.jetstream.maxSize | quote }} }
+jetstream { store_dir: "/data/jetstream", max_file_store: {{ $root.Values.nats.jetstream.maxSize }} }
 authorization {
   users: [
     {{- range $user, $may := include "hami.nats.rights" $root | fromYaml }}
@@ -84,7 +84,8 @@ authorization {
       permissions {
         publish: {{ $may.publish | toRawJson }}
         subscribe: {{ concat $may.subscribe (list "_INBOX.>" "$SRV.>") | toRawJson }}
-        allow_responses: true
+        # an allocator answers a roll call once for each service that it runs
+        allow_responses: { max: 16, expires: "2m" }
       }
     }
     {{- end }}
