@@ -35,6 +35,7 @@ READY = 120.0
 DEADLINE = 60.0
 PODS = "/api/v1/namespaces/default/pods"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:hami-"
+HAMI = Path(__file__).parent / "hami-2.10"
 KINDS = {
     "Secret": "/api/v1/secrets",
     "ConfigMap": "/api/v1/configmaps",
@@ -57,20 +58,20 @@ class Cluster:
         self.ports = ports
         self.line = line
 
-    async def helm(self, action: str, line: str = "", **release: str) -> Rendered:
+    async def helm(self, action: str, line: str = "", **release: Any) -> Rendered:
         """Run ``helm install`` or ``upgrade`` with the values of this cluster and more; return what was applied."""
         sets = ",".join(filter(None, [self.line, line]))
         found = await asyncio.to_thread(self._helm, action, sets, **{"name": "hami", "namespace": NAMESPACE, **release})
         assert "deployed" == found["status"]
         return read({"manifest.yaml": found["manifest"]})
 
-    def _helm(self, action: str, line: str, *, name: str, namespace: str) -> Any:
+    def _helm(self, action: str, line: str, *, name: str, namespace: str, chart: Path = CHART) -> Any:
         with helm.Config(kubeconfig_path=self.kubeconfig, namespace=namespace) as config:
             if action == "uninstall":
                 return config.uninstall(name)
             more = {"create_namespace": True} if action == "install" else {}
             act = getattr(config, action)
-            return act(str(CHART), name, values_of(line), namespace=namespace, timeout=120, **more)
+            return act(str(chart), name, values_of(line), namespace=namespace, timeout=120, **more)
 
     async def uninstall(self, name: str = "hami", namespace: str = NAMESPACE) -> None:
         await asyncio.to_thread(self._helm, "uninstall", "", name=name, namespace=namespace)
@@ -219,3 +220,24 @@ async def test_uninstalling_leaves_nothing(cluster: Cluster) -> None:
 
     assert all(there.values())
     assert {kind: set() for kind in KINDS} == {kind: await cluster.names(kind, "gpus") for kind in KINDS}
+
+
+async def test_an_upgrade_from_hami_changes_its_objects_in_place(cluster: Cluster) -> None:
+    """Selectors and node ports stay, what is needed no more goes, and HAMi's containers leave their pods."""
+    release = {"name": "hami-old", "namespace": "from-hami"}
+    ports = (
+        "scheduler.service.schedulerPort=30998,scheduler.service.monitorPort=30993,devicePlugin.service.httpPort=30992"
+    )
+    await cluster.helm("install", ports, chart=HAMI, **release)
+    path = KINDS["Deployment"].replace("/deployments", "/namespaces/from-hami/deployments/hami-old-scheduler")
+    before = await cluster.api.get(path)
+    await cluster.helm("upgrade", ports, **release)
+    after = await cluster.api.get(path)
+    await cluster.uninstall(**release)
+
+    assert before["metadata"]["uid"] == after["metadata"]["uid"]
+    assert ["kube-scheduler", "vgpu-scheduler-extender"] == [
+        container["name"] for container in after["spec"]["template"]["spec"]["containers"]
+    ]
+    assert ["hami-extender"] == after["spec"]["template"]["spec"]["containers"][1]["command"]
+    assert "https" not in str(after["spec"]["template"]["spec"]["containers"][1]["ports"])

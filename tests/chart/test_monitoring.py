@@ -106,3 +106,12 @@ def test_without_the_operator_no_monitor_is_made_and_the_notes_say_so() -> None:
 
     assert [] == found.of("ServiceMonitor") + found.of("PrometheusRule")
     assert "this cluster knows no ServiceMonitor: none was made" in found.notes
+
+
+def test_the_page_has_every_alert() -> None:
+    """With what it fires on, as Prometheus reads it."""
+    page = (CHART.parents[2] / "docs" / "how-to" / "monitor.md").read_text()
+
+    assert [] == [
+        a["alert"] for a in ALERTS if f"| `{a['alert']}` ({a['labels']['severity']}) | `{a['expr']}`" not in page
+    ]
