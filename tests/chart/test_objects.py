@@ -1,12 +1,14 @@
 """What the chart makes: HAMi's objects by name, each as Kubernetes knows it, and all that they refer to."""
 
-import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
+import helm_python as helm
 import pytest
 
 from tests.chart import shapes
-from tests.chart.rendering import Json, Rendered, render
+from tests.chart.rendering import CHART, Json, Rendered, render
 
 MATRIX = [
     "",
@@ -235,11 +237,18 @@ def test_images_come_from_the_mirror_that_is_named() -> None:
     } == images  # fmt: skip
 
 
-def test_the_kube_scheduler_is_of_the_clusters_version() -> None:
-    """Whatever a distribution appends to it: the engine's own version here, a real one in the test of installing."""
-    image = render().container("hami-scheduler", "kube-scheduler")["image"]
+@pytest.mark.parametrize("version", ["v1.31.1", "v1.31.1+k3s1", "v1.31.1-eks-a1b2c3", "v1.31.1-gke.100"])
+def test_the_kube_scheduler_is_of_the_clusters_version(version: str, tmp_path: Path) -> None:
+    """Whatever a distribution appends to it: images of kube-scheduler are tagged without."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: one\nversion: 0.1.0\n")
+    shutil.copy(CHART / "templates" / "scheduler" / "_config.tpl", tmp_path / "templates")
+    cluster = f'(dict "Capabilities" (dict "KubeVersion" (dict "Version" "{version}")))'
+    (tmp_path / "templates" / "tag.txt").write_text(f'{{{{ include "hami.kubeVersion" {cluster} }}}}')
+    with helm.Chart.load(tmp_path) as chart:
+        rendered = chart.render(name="one")
 
-    assert re.fullmatch(r"registry\.k8s\.io/kube-scheduler:v1\.\d+\.\d+", image)
+    assert ["v1.31.1"] == list(rendered.values())
 
 
 def test_a_change_of_the_device_config_restarts_whoever_reads_it() -> None:
