@@ -18,6 +18,25 @@ Json = dict[str, Any]
 CHART = Path(__file__).parents[2] / "deploy" / "chart" / "hami"
 NAMESPACE = "kube-system"
 
+MATRIX = [
+    "",
+    "prometheus.enabled=true,prometheus.assumeCRDs=true,dashboards.enabled=true",
+    "nats.replicas=3,nats.persistence.enabled=true,nats.persistence.storageClassName=fast",
+    "nats.enabled=false,nats.external.url=tls://nats:4222,nats.external.credsSecret=creds,nats.external.caSecret=ca",
+    "scheduler.certManager.enabled=true,scheduler.overwriteEnv=true,devices.ascend.enabled=true",
+    "scheduler.patch.enabled=false,webhook.caBundle=QUJD,scheduler.kubeScheduler.enabled=false",
+    "scheduler.admissionWebhook.enabled=false,devicePlugin.enabled=false,networkPolicy.enabled=false",
+    "scheduler.service.type=ClusterIP,devicePlugin.service.type=ClusterIP,scheduler.service.labels.a=b,"
+    "devicePlugin.service.labels.a=b,scheduler.leaderElect=false,scheduler.nodeLabelSelector.pool=gpu",
+    "devicePlugin.runtimeClassName=nvidia,devicePlugin.createRuntimeClass=true,devicePlugin.nvidiaDriverRoot=/run/n,"
+    "devicePlugin.gpuOperatorToolkitReady.enabled=true,devicePlugin.hostNetwork=true,devicePlugin.hostPID=true,"
+    "devicePlugin.gdsEnabled=true,devicePlugin.installLibrary=false,devicePlugin.extraEnvs.A=b,global.labels.team=ml",
+    "scheduler.admissionWebhook.customURL.enabled=true,scheduler.admissionWebhook.customURL.host=10.0.0.1,"
+    "scheduler.admissionWebhook.whitelistNamespaces={kube-system},global.imageRegistry=mirror:5000,"
+    "global.imagePullSecrets={one},devicePlugin.image.pullSecrets[0].name=two",
+]
+"""Lines of ``--set`` that together turn on whatever the templates can do."""
+
 
 @cache
 def chart() -> helm.Chart:
