@@ -9,7 +9,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),true,false)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format perf proto clean planted soak faults vendors
+.PHONY: help setup demo test check format perf proto clean planted soak faults vendors images
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,17 @@ proto: setup ## Regenerate the kubelet's gRPC code from its two .proto files
 
 vendors: setup ## Write docs/reference/vendors.md from the vendors' modules
 	@$(BIN)/python -m hami_testkit.vendor_page
+
+PORT_webhook := 9396
+PORT_extender := 9397
+PORT_allocator := 9395
+PORT_node-agent := 9394
+IMAGES := webhook extender allocator node-agent
+TAG ?= $(shell sed -n 's/^appVersion: //p' deploy/chart/hami/Chart.yaml)
+images: $(IMAGES:%=image-%) ## Build the services' container images with Docker (BASE=image with Python, REGISTRY=host/, TAG=…)
+image-%:
+	docker build -f deploy/images/Dockerfile -t $(REGISTRY)hami/$*:$(TAG) $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD) \
+		--build-arg SERVICE=$* --build-arg HEALTH=$(PORT_$*) --build-arg UV_VERSION=$(UV_VERSION) .
 
 clean: ## Remove what setup and the tools made
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-COPIED = ("libs", "services", "tests", "pyproject.toml")
+COPIED = ("deploy", "docs", "libs", "services", "tests", "pyproject.toml")
 SECONDS = 180
 SEEDS = 1000
 """Runs of the simulation within which a bug must show."""

@@ -74,6 +74,19 @@ def test_what_happens_while_the_webhook_is_away(fields: dict[str, Any], rule: st
     assert [rule] == found(0, client_config=Client(url="https://hami.example/webhook"), **fields)
 
 
+def test_a_second_webhook_for_pods_without_devices() -> None:
+    """Beside one that fails closed it may ignore failures; without conditions of its own it would be for all pods."""
+    conditions = [{"name": "x"}]
+    closed = Webhook(name="vgpu.hami.io", client_config=Client(url="https://w"), match_conditions=conditions)
+
+    def judged(**fields: Any) -> list[str]:
+        second = Webhook(name="hide-cards.hami.io", client_config=Client(url="https://w"), **fields)
+        return [finding.rule for finding in check([Configuration(Meta(name="w"), [closed, second])], now=0)]
+
+    assert [] == judged(failure_policy="Ignore", match_conditions=conditions)
+    assert ["webhook-ignores"] == judged(failure_policy="Ignore", match_conditions=None)
+
+
 def test_no_webhook_of_ours() -> None:
     """Others' webhooks do not count."""
     other = Configuration(Meta(name="istio"), [Webhook(name="sidecar.istio.io")])

@@ -1,5 +1,6 @@
 """``hamictl doctor`` at a prompt: a stand-in cluster, a real NATS server, and what it finds there."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +11,8 @@ import yaml
 from hami_kit.bus import Bus, Serving
 from hami_kit.clock import SystemClock, rfc3339
 from hami_kit.kube.server import Server, Version
+from hami_model.bus import subjects
+from hami_model.bus.messages import Following
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.faults import Fault
 from hami_testkit.cluster.resources import LEASES, NODES, PODS, RESOURCES, WEBHOOKS
@@ -59,6 +62,13 @@ def a_lease(*, ago: float = 0.0, holder: str = "allocator-0-abc") -> dict[str, A
     return {"holderIdentity": holder, "leaseDurationSeconds": 12, "renewTime": renewed}
 
 
+async def follow(bus: Bus) -> None:
+    """Say again and again, as a follower does, that it is there."""
+    while True:
+        await bus.publish(subjects.FOLLOWER, Following(identity="allocator-1-def"))
+        await asyncio.sleep(0.2)
+
+
 @pytest.fixture
 async def clinic(prompt: Prompt, bus: Bus, tmp_path: Path, ca_bundle: str) -> AsyncIterator[Clinic]:
     async with Standin.start() as cluster:
@@ -72,9 +82,11 @@ async def clinic(prompt: Prompt, bus: Bus, tmp_path: Path, ca_bundle: str) -> As
                 "admissionReviewVersions": ["v1"], "sideEffects": "None"}  # fmt: skip
         await clinic.put(WEBHOOKS, "hami-webhook", webhooks=[hook])
         await clinic.put(LEASES, "hami-allocator", "kube-system", spec=a_lease())
-        for name in (*places.ON_THE_BUS, places.READER, places.READER):
+        for name in places.ON_THE_BUS:
             await bus.serve(name, ())
+        following = asyncio.create_task(follow(bus))
         yield clinic
+        following.cancel()
 
 
 async def test_an_installation_that_is_well(clinic: Clinic) -> None:
@@ -224,16 +236,16 @@ def a_service(name: str, *, version: str = metadata.version("hamictl"), id: str 
 @pytest.mark.parametrize(("change", "rule"), [
     ({"without": "hami-webhook"}, "service-missing"),
     ({"without": "hami-allocator"}, "service-missing"),
-    ({"readers": 1}, "no-follower"),
+    ({"followers": 0}, "no-follower"),
     ({"version": "0.0.9"}, "versions-differ"),
 ])  # fmt: skip
 def test_who_is_not_on_the_bus(change: dict[str, Any], rule: str) -> None:
     """A service that is away, a leader without a follower, an upgrade that is not finished."""
-    readers = [a_service(places.READER, id=str(number)) for number in range(change.get("readers", 2))]
     others = [a_service(name) for name in places.ON_THE_BUS if name != change.get("without")]
     older = [a_service("hami-node-agent", version=change["version"])] if "version" in change else []
 
-    assert [rule] == [finding.rule for finding in places.serving([*readers, *others, *older])]
+    found = places.serving([*others, *older], followers=change.get("followers", 1))
+    assert [rule] == [finding.rule for finding in found]
 
 
 @pytest.mark.parametrize(("version", "skew", "rules"), [

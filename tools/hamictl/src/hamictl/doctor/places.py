@@ -18,6 +18,8 @@ from hami_kit.kube import Kube
 from hami_kit.kube.rights import ACCOUNT, Deed, deeds, may
 from hami_kit.kube.server import Server
 from hami_kit.setting_values import read_object_name
+from hami_model.bus import subjects
+from hami_model.bus.messages import Following
 from hami_model.inspection import Finding
 from hami_model.objects import Meta
 from msgspec import Struct, field
@@ -30,11 +32,10 @@ CONFIG_MAPS = "/api/v1/configmaps"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 NEEDED = (1, 30)
 CLOCK_TOLERANCE = 2.0
-ROLL_CALL = 1.0
-"""Seconds that services on the bus may take to say that they are there."""
+ROLL_CALL = 2.0
+"""Seconds that services on the bus may take to say that they are there; a follower says so each second."""
 
 ON_THE_BUS = ("hami-allocator", "hami-extender", "hami-webhook")
-READER = "hami-allocator-reader"
 
 
 class ConfigMap(Struct, frozen=True):
@@ -137,20 +138,27 @@ async def own_rights(kube: Kube, *, lease_namespace: str) -> list[Deed]:
 
 async def on_the_bus(where: BusSettings) -> list[Finding]:
     """Judge who answers on the bus."""
+    followers: set[str] = set()
+
+    async def hear(_subject: str, beat: Following) -> None:
+        followers.add(beat.identity)
+
     async with session.bus(where) as opened:
-        return list(serving(await opened.roll_call(seconds=ROLL_CALL)))
+        await opened.subscribe(subjects.FOLLOWER, Following, hear)
+        found = await opened.roll_call(seconds=ROLL_CALL)
+        return list(serving(found, followers=len(followers)))
 
 
-def serving(found: Iterable[Serving]) -> Iterator[Finding]:
-    """Judge a roll call."""
+def serving(found: Iterable[Serving], *, followers: int) -> Iterator[Finding]:
+    """Judge a roll call, and how many followers were heard meanwhile."""
     present = list(found)
     names = [one.name for one in present]
     for name in ON_THE_BUS:
         if name not in names:
             why = " (no allocator leads)" if name == "hami-allocator" else ""
             yield rules.SERVICE_MISSING.broken(f"no {name} answers on the bus{why}")
-    if names.count(READER) == 1:
-        yield rules.NO_FOLLOWER.broken("one allocator answers on the bus")
+    if not followers:
+        yield rules.NO_FOLLOWER.broken("no allocator says on the bus that it follows")
     ours = version("hamictl")
     others = sorted({f"{one.name} {one.version}" for one in present if one.name.startswith("hami-")})
     if any(one.version != ours for one in present if one.name.startswith("hami-")):

@@ -58,8 +58,13 @@ def check(configurations: Sequence[Configuration], *, now: float) -> Iterator[Fi
         yield rules.WEBHOOK_MISSING.broken(
             f"none of {len(configurations)} MutatingWebhookConfigurations, nor any webhook in them, is named after hami"
         )
+    closed = {name for name, webhook in ours if webhook.failure_policy == "Fail"}
     for name, webhook in ours:
-        yield from _check_one(f"webhook {webhook.name} of {name}", webhook, now)
+        where = f"webhook {webhook.name} of {name}"
+        # beside one that fails closed, another of the same configuration may be for pods without devices
+        if webhook.failure_policy == "Ignore" and not (name in closed and webhook.match_conditions):
+            yield rules.WEBHOOK_IGNORES.broken(f"{where} has failurePolicy: Ignore")
+        yield from _check_one(where, webhook, now)
 
 
 def _is_ours(configuration: str, webhook: Webhook) -> bool:
@@ -67,9 +72,7 @@ def _is_ours(configuration: str, webhook: Webhook) -> bool:
 
 
 def _check_one(where: str, webhook: Webhook, now: float) -> Iterator[Finding]:
-    if webhook.failure_policy == "Ignore":
-        yield rules.WEBHOOK_IGNORES.broken(f"{where} has failurePolicy: Ignore")
-    elif not webhook.match_conditions:
+    if webhook.failure_policy == "Fail" and not webhook.match_conditions:
         yield rules.WEBHOOK_STOPS_ALL.broken(f"{where} has failurePolicy: Fail and no matchConditions")
     if webhook.timeout_seconds < LEAST_SECONDS:
         yield rules.WEBHOOK_HURRIES.broken(f"{where} has timeoutSeconds: {webhook.timeout_seconds}")
