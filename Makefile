@@ -69,12 +69,12 @@ PORT_webhook := 9396
 PORT_extender := 9397
 PORT_allocator := 9395
 PORT_node-agent := 9394
-IMAGES := webhook extender allocator node-agent
+IMAGES := webhook extender allocator node-agent testkit
 TAG ?= $(shell sed -n 's/^appVersion: //p' deploy/chart/hami/Chart.yaml)
 images: $(IMAGES:%=image-%) ## Build the services' container images with Docker (BASE=image with Python, REGISTRY=host/, TAG=…)
 image-%:
 	docker build -f deploy/images/Dockerfile -t $(REGISTRY)hami/$*:$(TAG) $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD) \
-		--build-arg SERVICE=$* --build-arg HEALTH=$(PORT_$*) --build-arg UV_VERSION=$(UV_VERSION) .
+		--build-arg SERVICE=$* --build-arg HEALTH=$(or $(PORT_$*),9395) --build-arg UV_VERSION=$(UV_VERSION) .
 
 clean: ## Remove what setup and the tools made
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
