@@ -4,6 +4,7 @@ One rule: everything is read from the agent when asked, and counted nowhere twic
 (its vGPUmonitor); ratios are percent, as there.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from hami_kit.clock import Clock
@@ -13,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hami_node_agent.agent import Agent
+from hami_node_agent.drift.compare import KINDS
 from hami_node_agent.probes import CardFacts
 from hami_node_agent.usage.monitor import ContainerUse
 from hami_node_agent.usage.region import CardUse
@@ -51,6 +53,17 @@ class _Numbers(Collector):
         yield GaugeMetricFamily(
             "hami_node_agent_statements_unacknowledged", "Statements that no allocator acknowledged", value=unheard
         )
+        yield _drift(self._agent)
+
+
+def _drift(agent: Agent) -> Metric:
+    family = GaugeMetricFamily(
+        "hami_node_agent_drift", "What is held, counted by the kubelet and running on cards disagrees", labels=["kind"]
+    )
+    found = Counter(drift.kind for drift in agent.lookout.findings)
+    for kind in KINDS:
+        family.add_metric([kind], found[kind])
+    return family
 
 
 class _Use(Collector):

@@ -11,6 +11,7 @@
  *   link <i> <number> gpu|switch <bus id of the other end>
  *   level <i> <j> <topology level>
  *   profile <i> <number> <slices> <instances> <multiprocessors> <MB> <start+size,start+size,...>
+ *   process <i> <number> compute|graphics <pid> <memory in bytes>
  *   xid <sequence number> <i> <xid>                             told once to whoever waits, in order
  *   error <function> <code>                                     the function answers so
  *   hang <function>                                             the function does not return while this line stands
@@ -20,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMEOUT = 10, IS_LOST = 15 };
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, TIMEOUT = 10, IS_LOST = 15 };
 enum { MOST_CARDS = 16, LINE = 512, XID_EVENT = 8, ALL_INSTANCES = -1, RECOVERY_ACTION = 230 };
 
 typedef struct { char busIdLegacy[16]; unsigned domain, bus, device, pciDeviceId, pciSubSystemId; char busId[32]; } Pci;
@@ -28,6 +29,7 @@ typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { void *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } Event;
 typedef struct { unsigned id, p2p, slices, instances, sms, ce, dec, enc, jpeg, ofa; unsigned long long mb; } Profile;
 typedef struct { unsigned start, size; } Placement;
+typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } Process;
 typedef struct {
     unsigned field, scope; long long timestamp, latency; int type, result; unsigned long long value;
 } FieldValue;
@@ -195,6 +197,31 @@ int nvmlDeviceGetFieldValues(void *device, int count, FieldValue *values) {
         values[i].value = known ? strtoull(value, NULL, 10) : 0;
     }
     return code;
+}
+
+/* Tell how many processes of a kind a card has, and which, where there is room for them. */
+static int processes(const char *function, void *device, const char *wanted, unsigned *count, Process *out) {
+    char words[LINE], value[LINE], kind[LINE];
+    unsigned found = 0, room = out ? *count : 0;
+    Process one = {0, 0, ALL_INSTANCES, ALL_INSTANCES};
+    int code = begin_of(function, device);
+    for (int number = 0; !code; number++) {
+        snprintf(words, sizeof words, "process %d %d", card_of(device), number);
+        if (!look_up(words, value) || sscanf(value, "%s %u %llu", kind, &one.pid, &one.used) != 3) break;
+        if (strcmp(kind, wanted)) continue;
+        if (found < room) out[found] = one;
+        found++;
+    }
+    *count = found;
+    return code ? code : found > room ? TOO_SMALL : SUCCESS;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, Process *out) {
+    return processes("nvmlDeviceGetComputeRunningProcesses_v3", device, "compute", count, out);
+}
+
+int nvmlDeviceGetGraphicsRunningProcesses_v3(void *device, unsigned *count, Process *out) {
+    return processes("nvmlDeviceGetGraphicsRunningProcesses_v3", device, "graphics", count, out);
 }
 
 static int find_profile(int card, unsigned number, Profile *profile, char *placements) {
