@@ -238,6 +238,7 @@ async def test_an_agent_serves_the_cards_that_the_driver_shows(place: Place) -> 
     ]
     assert [(d.id, d.healthy) for d in told[-1].devices] == [("GPU-a", True), ("GPU-b", False)]
     assert place.kubelet.container_env("default", "p", "main")["NVIDIA_VISIBLE_DEVICES"] == "GPU-a"
+    assert (told[0].driver, told[0].cuda) == ("550.54.15", "12.4")
     home = place.root / "hook" / "vgpu"
     assert (home / "ld.so.preload").read_text() == f"{home}/libvgpu.so\n"
     assert (home / "libvgpu.so").read_bytes() == (place.root / "core" / "libvgpu.so").read_bytes()

@@ -7,6 +7,7 @@ One rule: everything is read from the agent when asked, and counted nowhere twic
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from hami_kit import build
 from hami_kit.clock import Clock
 from hami_model.device import Device
 from prometheus_client import CollectorRegistry
@@ -54,6 +55,17 @@ class _Numbers(Collector):
             "hami_node_agent_statements_unacknowledged", "Statements that no allocator acknowledged", value=unheard
         )
         yield _drift(self._agent)
+        yield _info(build.NAME, build.HELP, build.build_labels("hami-node-agent"))
+        versions = self._agent.inventory.versions
+        if versions.driver:
+            labels = {"driver_version": versions.driver, "cuda_version": versions.cuda}
+            yield _info("hami_node_agent_driver_info", "Which driver the cards have", labels)
+
+
+def _info(name: str, text: str, labels: dict[str, str]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), 1)
+    return family
 
 
 def _drift(agent: Agent) -> Metric:

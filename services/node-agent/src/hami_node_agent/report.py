@@ -237,6 +237,8 @@ class Presence:
             vendors=self._inventory.vendors,
             devices=list(self._inventory.cards),
             identifies_pods=self.identifies_pods,
+            driver=self._inventory.versions.driver,
+            cuda=self._inventory.versions.cuda,
         )
 
     def _heartbeat(self) -> Heartbeat:

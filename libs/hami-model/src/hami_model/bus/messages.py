@@ -202,6 +202,9 @@ class Inventory(Struct, frozen=True, kw_only=True, tag="inventory.v1"):
     devices: list[Device]
     identifies_pods: bool = True
     """The agent finds out whose Allocate it is (PodResources), so no node lock is needed for its vendors."""
+    driver: str = ""
+    """Version of the cards' driver, and of its CUDA; empty = not told."""
+    cuda: str = ""
 
 
 class MeasuredCard(Struct, frozen=True, kw_only=True):

@@ -111,9 +111,9 @@ int nvmlSystemGetDriverVersion(char *out, unsigned size) {
     return SUCCESS;
 }
 
-int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+int nvmlSystemGetCudaDriverVersion(int *version) {
     char value[LINE];
-    int code = begin("nvmlSystemGetCudaDriverVersion_v2");
+    int code = begin("nvmlSystemGetCudaDriverVersion");
     if (code) return code;
     if (!look_up("cuda", value)) return NOT_SUPPORTED;
     *version = atoi(value);

@@ -13,7 +13,7 @@ from hami_model.errors import MalformedInventory
 from hami_model.register import check_devices
 from msgspec import Struct, field
 
-from hami_node_agent.probes.nvml.driver import CardFacts, Process
+from hami_node_agent.probes.nvml.driver import CardFacts, DriverVersions, Process
 
 MIB = 1024 * 1024
 
@@ -55,6 +55,7 @@ class SimulatedProbe:
         self._path = Path(path)
         self.facts: dict[str, CardFacts] = {}
         """Who runs on the cards of which the file says it, by id."""
+        self.versions = DriverVersions()
 
     async def wait_news(self, seconds: float) -> None:
         """Return after so many seconds."""

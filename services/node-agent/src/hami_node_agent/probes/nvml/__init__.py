@@ -18,7 +18,7 @@ from msgspec import structs
 
 from hami_node_agent.node_config import MIG, NodeConfig
 from hami_node_agent.probes.nvml import cards as reading
-from hami_node_agent.probes.nvml.driver import Card, CardFacts, Driver, DriverTrouble, Event, Seen
+from hami_node_agent.probes.nvml.driver import Card, CardFacts, Driver, DriverTrouble, DriverVersions, Event, Seen
 from hami_node_agent.probes.nvml.health import Infirmary, XidRules
 
 __all__ = ["NvmlProbe", "XidRules"]
@@ -84,6 +84,11 @@ class NvmlProbe:
         self._complain("driver", "")
         self._listen()
         return self._judge(seen)
+
+    @property
+    def versions(self) -> DriverVersions:
+        """Return which driver it is."""
+        return self._driver.versions
 
     async def wait_news(self, seconds: float) -> None:
         """Return after so many seconds, or as soon as the driver has reported an error that counts."""

@@ -49,6 +49,13 @@ class Profile(Struct, frozen=True, kw_only=True):
     placements: tuple[tuple[int, int], ...]
 
 
+class DriverVersions(Struct, frozen=True):
+    """Of the driver and of its CUDA; empty = not told."""
+
+    driver: str = ""
+    cuda: str = ""
+
+
 class Process(Struct, frozen=True, kw_only=True):
     """One process that has opened a card, by its number on the host; ``memory`` in bytes, None = not told."""
 
@@ -107,6 +114,8 @@ class Driver:
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
         self._is_open = False
+        self.versions = DriverVersions()
+        """As of the last opening."""
         self._events: Any = None
         self._followed: dict[str, Any] = {}
         self._links: dict[tuple[str, str], Link] = {}
@@ -159,7 +168,8 @@ class Driver:
         _load(self._root)
         nv.nvmlInitWithFlags(0)
         self._is_open = True
-        log.info("NVIDIA driver %s, CUDA %s", *(or_none(ask) for ask in (nv.nvmlSystemGetDriverVersion, _cuda)))
+        self.versions = DriverVersions(*(or_none(ask) or "" for ask in (nv.nvmlSystemGetDriverVersion, _cuda)))
+        log.info("NVIDIA driver %s, CUDA %s", self.versions.driver, self.versions.cuda)
 
     def _cards(self) -> Iterator[tuple[Card, Any]]:
         for index in range(nv.nvmlDeviceGetCount()):
