@@ -11,6 +11,7 @@ from hami_model.config import Nvidia
 from hami_model.device import Device, Placement
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.node_config import NodeConfig
+from hami_node_agent.probes import nvml as probe
 from hami_node_agent.probes.nvml import NvmlProbe, XidRules
 from hami_node_agent.probes.nvml.driver import Driver
 from hami_testkit.clock import FakeClock
@@ -61,8 +62,10 @@ Watch = Callable[..., Watched]
 
 
 @pytest.fixture
-def watch(nvml: FakeNvml, tmp_path: Path) -> Iterator[Watch]:
+def watch(nvml: FakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Lend probes; afterwards none of them waits for errors, which the driver tells only once."""
+    monkeypatch.setattr(probe, "EVENT_WAIT", 50)
+    monkeypatch.setattr(probe, "CLOSE_TIMEOUT", DEADLINE)
     lent: list[Watched] = []
 
     def lend(nvidia: Nvidia = CHART, *, entry: str = "", deadline: float = 5) -> Watched:

@@ -132,6 +132,10 @@ class FakeNvml:
         """Let a function answer with an error for the length of a block."""
         yield from self._during(f"error {function} {code}")
 
+    def fail(self, function: str, code: int) -> None:
+        """Let a function answer with an error from now on."""
+        self._add(f"error {function} {code}")
+
     def _during(self, line: str) -> Iterator[None]:
         self._add(line)
         try:

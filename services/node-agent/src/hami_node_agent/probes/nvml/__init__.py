@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 DEADLINE = 10.0
 """Seconds for one look; a driver that takes longer hangs."""
 
-EVENT_WAIT = 200
-"""Milliseconds of one wait for errors: so long may the end take to be noticed there."""
+EVENT_WAIT = 1000
+"""Milliseconds of one wait for errors: an agent at rest wakes up as seldom as it can."""
 
-CLOSE_TIMEOUT = 1.0
+CLOSE_TIMEOUT = 0.2
+"""Seconds that the end waits for such a wait; the process may end within one."""
 
 PAUSE = 1.0
 """Seconds before errors are waited for again where that was refused."""
