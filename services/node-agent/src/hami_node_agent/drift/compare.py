@@ -102,18 +102,16 @@ def _pod(one: Running) -> str:
 
 def _sentence(kind: str, card: str, processes: Sequence[Running], *, pod: str, cards: frozenset[str] | None) -> str:
     who, on = _named(processes), f"on card {card}"
-    match kind:
-        case "unseen":
-            return (
-                f"{who} {on} cannot be looked up: run the agent with the host's process numbers (hostPID: true), and "
-                "name the host's /proc with HAMI_PROC_ROOT where it is elsewhere"
-            )
-        case "wrong-card":
-            return f"{who} of pod {pod} {on}, which was not given to it: it has {', '.join(sorted(cards or ()))}"
-        case _ if _pod(processes[0]):
-            return f"{who} of pod {pod} {on}, and the pod holds no device here: see what shows it the card"
-        case _:
-            return f"{who} {on}, of no pod: end it, or leave the card to it (filterdevices in config.json)"
+    if kind == UNSEEN:
+        return (
+            f"{who} {on} cannot be looked up: run the agent with the host's process numbers (hostPID: true), and "
+            "name the host's /proc with HAMI_PROC_ROOT where it is elsewhere"
+        )
+    if kind == WRONG_CARD:
+        return f"{who} of pod {pod} {on}, which was not given to it: it has {', '.join(sorted(cards or ()))}"
+    if _pod(processes[0]):
+        return f"{who} of pod {pod} {on}, and the pod holds no device here: see what shows it the card"
+    return f"{who} {on}, of no pod: end it, or leave the card to it (filterdevices in config.json)"
 
 
 def _named(processes: Sequence[Running]) -> str:
