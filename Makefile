@@ -38,13 +38,14 @@ check: setup ## Format, lint, types, import contracts
 format: setup ## Rewrite the sources in the house format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-perf: setup ## Filter latency, a cluster of 5,000 nodes, a burst of pods, the cost of each step, shape and mixed fleet: tables and pages
+perf: setup ## Filter latency, a cluster of 5,000 nodes, a burst of pods, the cost of each step, shape and mixed fleet, a node-agent at rest: tables and pages
 	@$(BIN)/python -m tests.perf.scale
 	@$(BIN)/python -m tests.perf.burst
 	@$(BIN)/python -m tests.perf.profile
 	@$(BIN)/python -m tests.perf.filter_latency
 	@$(BIN)/python -m tests.perf.shapes
 	@$(BIN)/python -m tests.perf.mixed
+	@$(BIN)/python -m tests.perf.footprint
 
 faults: setup ## A storm of real faults, 300 pods on 50 nodes (SEED=…, PODS=…, NODES=…, REAL=/path/bin: a real control plane)
 	@GRPC_VERBOSITY=ERROR $(BIN)/python -m tests.faults.storm $(if $(SEED),--seed $(SEED)) $(if $(PODS),--pods $(PODS)) $(if $(NODES),--nodes $(NODES)) \

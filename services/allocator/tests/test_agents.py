@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hami_allocator.answers import node_use
 from hami_model.allocation import State
 from hami_model.annotations import encode_register
-from hami_model.bus.messages import Confirm, Done, FilterPod, Heartbeat, Inventory, Placed, Refuse, Refused
+from hami_model.bus.messages import Confirm, Done, Drift, FilterPod, Heartbeat, Inventory, Placed, Refuse, Refused
 from hami_model.device import Device
 from hami_model.life import BindSent, Bound
 from hami_model.objects import PodRef
@@ -120,6 +121,19 @@ def test_a_heartbeat_that_comes_before_the_inventory_counts_with_it(bench: Bench
     bench.agents.inventory(an_inventory("agent-1", "GPU-a"))
 
     assert not isinstance(bench.desk.filter(FilterPod(pod=a_pod("p"), nodes=["agent-1"])), Placed)
+
+
+def test_what_an_agent_sees_and_should_not_is_shown_with_its_node(bench: Bench) -> None:
+    """As its last heartbeat says; a silent agent's word is old."""
+    an_agents_node(bench)
+    seen = Drift(kind="stranger", says="process 4711 …", device="GPU-a")
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d", drift=[seen]))
+    told = node_use(bench.world.fleet, bench.world.nodes, "agent-1").drift
+    bench.clock.seconds += 31
+    bench.hearing.tick(bench.clock.seconds, connected=True)
+
+    assert [seen] == told
+    assert [] == node_use(bench.world.fleet, bench.world.nodes, "agent-1").drift
 
 
 def test_a_heartbeat_with_an_unknown_inventory_asks_for_it(bench: Bench) -> None:

@@ -18,6 +18,7 @@ from hami_kit.telemetry import Telemetry
 from hami_model import annotations, vendors
 from hami_model.allocation import Allocation, ContainerGrants, Grant
 from hami_model.bus import subjects
+from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import Confirm, Done, Inventory, Leading, PushAllocation, Refuse
 from hami_model.config import DEFAULTS
 from hami_model.objects import Pod, PodRef
@@ -50,7 +51,11 @@ class FakeBus:
     def __init__(self) -> None:
         self.is_up = True
         self.said: list[Struct] = []
+        self.told: list[CloudEvent] = []
         self._heard_by: dict[str, Callable[[str, Any], Awaitable[None]]] = {}
+
+    def emit(self, event: CloudEvent) -> None:
+        self.told.append(event)
 
     async def publish(self, subject: str, message: Struct) -> None:
         await self.request(subject, message, None, timeout=0)
@@ -110,6 +115,7 @@ class Node:
             telemetry=Telemetry(),
             clock=SystemClock(),
             jitter=lambda seconds: min(seconds, 0.1),
+            compare_every=0.05,
         )
         stop = asyncio.Event()
         running = asyncio.create_task(run(self.agent, follow(self.kube, NODE, self.agent), stop))
@@ -283,7 +289,10 @@ async def test_pods_come_and_go_and_their_devices_with_them(node: Node) -> None:
 
 
 async def test_many_pods_come_and_go_at_once(node: Node) -> None:
-    """Pods of one and two containers, with and without init containers; most are deleted while others are admitted."""
+    """Pods of one and two containers, with and without init containers; most are deleted while others are admitted.
+
+    Meanwhile table, kubelet and cards are compared twenty times a second, and nobody is taken for a ghost.
+    """
     chosen = random.Random(7)
     async with node.agent_running() as agent:
         await registered(node)
@@ -305,6 +314,7 @@ async def test_many_pods_come_and_go_at_once(node: Node) -> None:
                 over = alive.pop(chosen.randrange(len(alive)))
                 await node.api.delete(_path(over), {"gracePeriodSeconds": 0})
         await until(lambda: is_true(set(agent.table.pods) == set(alive)))
+    assert [] == node.bus.told
 
 
 async def test_containers_that_outlive_their_pod_are_waited_for(node: Node) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from hami_kit.telemetry import Telemetry
 from hami_model import annotations, vendors
 from hami_model.allocation import Allocation, ContainerGrants, Grant
 from hami_model.bus import subjects
+from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import (
     Confirm,
     Done,
+    Drift,
     Heartbeat,
     Inventory,
     MeasuredCard,
@@ -33,7 +35,7 @@ from hami_model.request import Role
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
-from hami_testkit.nvml import Card, NoCompiler, fake_nvml
+from hami_testkit.nvml import Card, NoCompiler, Process, fake_nvml
 from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
 from hami_testkit.regions import write_region
 from msgspec import Struct
@@ -65,6 +67,14 @@ class Allocator:
                 self._news.clear()
                 await self._news.wait()
 
+    async def wait_beat(self, has: Callable[[Heartbeat], object]) -> Heartbeat:
+        """Return the first heartbeat that has something."""
+        async with asyncio.timeout(30):
+            while not (found := [beat for beat in self.heard if isinstance(beat, Heartbeat) and has(beat)]):
+                self._news.clear()
+                await self._news.wait()
+        return found[0]
+
     @asynccontextmanager
     async def listening(self, url: str) -> AsyncIterator[Bus]:
         async with buses.connect(BusSettings(url=url), name="allocator", telemetry=Telemetry()) as bus:
@@ -74,11 +84,13 @@ class Allocator:
             ]
             serving = await bus.serve("hami-allocator", endpoints)
             beats = await bus.subscribe(subjects.of_any_node("heartbeat"), Heartbeat, self.take_from)
+            events = await bus.subscribe(subjects.ALL_EVENTS, CloudEvent, self.take_from)
             try:
                 yield bus
             finally:
                 await serving.stop()
                 await beats.stop()
+                await events.stop()
 
 
 class Place(Struct):
@@ -96,7 +108,8 @@ class Place(Struct):
         return f"nats://127.0.0.1:{self.port}"
 
     async def start_nats(self) -> None:
-        command = [str(BIN / "nats-server"), "-a", "127.0.0.1", "-p", str(self.port)]
+        where = ["-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.root / "nats")]
+        command = [str(BIN / "nats-server"), *where]
         await self.started.start(Spec(name="nats", command=command))
 
     async def start_agent(self, **more: str) -> None:
@@ -225,6 +238,7 @@ async def test_an_agent_serves_the_cards_that_the_driver_shows(place: Place) -> 
     ]
     assert [(d.id, d.healthy) for d in told[-1].devices] == [("GPU-a", True), ("GPU-b", False)]
     assert place.kubelet.container_env("default", "p", "main")["NVIDIA_VISIBLE_DEVICES"] == "GPU-a"
+    assert (told[0].driver, told[0].cuda) == ("550.54.15", "12.4")
     home = place.root / "hook" / "vgpu"
     assert (home / "ld.so.preload").read_text() == f"{home}/libvgpu.so\n"
     assert (home / "libvgpu.so").read_bytes() == (place.root / "core" / "libvgpu.so").read_bytes()
@@ -248,16 +262,14 @@ async def test_what_is_really_used_is_told_and_shown(place: Place) -> None:
                 ref = await place.run_pod("p")
                 folder = place.root / "hook" / "vgpu" / "containers" / f"{ref.uid}_main"
                 write_region(folder / "0b7c.cache", "GPU-a", "GPU-b")
-                async with asyncio.timeout(30):
-                    while not (beats := [b for b in allocator.heard if isinstance(b, Heartbeat) and b.containers]):
-                        await allocator.wait_for(Heartbeat, len(allocator.heard) + 1)
+                beat = await allocator.wait_beat(lambda beat: beat.containers)
                 async with httpx.AsyncClient(trust_env=False) as http:
                     shown = (await http.get(f"http://{place.health}/metrics")).text
     except NoCompiler as e:
         pytest.skip(str(e))
 
-    assert beats[0].cards == [MeasuredCard(device="GPU-a", memory=3072, busy=40)]
-    assert beats[0].containers[0] == MeasuredContainer(pod=ref, container="main", device="GPU-a", memory=0, cores=40)
+    assert beat.cards == [MeasuredCard(device="GPU-a", memory=3072, busy=40)]
+    assert beat.containers[0] == MeasuredContainer(pod=ref, container="main", device="GPU-a", memory=0, cores=40)
     card = f'device_index="0",device_type="NVIDIA A40",device_uuid="GPU-a",node="{NODE}",zone="vGPU"'
     first = 'container="main",device_uuid="GPU-a",namespace="default",pod="p",vdevice_index="0",zone="vGPU"'
     for line in (
@@ -275,6 +287,45 @@ async def test_what_is_really_used_is_told_and_shown(place: Place) -> None:
         assert line in ordered(shown)
     assert f"hami_container_last_kernel_elapsed_seconds{{{first}}}" in "\n".join(ordered(shown))
     assert "vGPU_device_memory_usage_in_bytes{" in shown
+
+
+async def test_a_pods_process_on_the_wrong_card_is_told_and_shown(place: Place) -> None:
+    """By the driver and the process's cgroup: an event, a number, and with each heartbeat while it lasts."""
+    allocator = Allocator()
+    await place.start_nats()
+    try:
+        with fake_nvml(place.root / "driver", Card(uuid="GPU-a"), Card(uuid="GPU-b")) as driver:
+            async with allocator.listening(place.nats) as bus:
+                await bus.wait_connected()
+                await place.start_agent(
+                    HAMI_PROBES="nvml",
+                    HAMI_DRIVER_ROOT=str(place.root / "driver"),
+                    FAKE_NVML=str(place.root / "driver" / "nvml.script"),
+                    HAMI_LIBRARY_DIR=str(a_library(place.root / "core")),
+                    HAMI_PROC_ROOT=str(place.root / "proc"),
+                    HAMI_DRIFT_INTERVAL="100ms",
+                )
+                ref = await place.run_pod("p")
+                process = place.root / "proc" / "4711"
+                process.mkdir(parents=True)
+                (process / "cgroup").write_text(f"0::/kubepods/burstable/pod{ref.uid}/1f\n")
+                (process / "comm").write_text("python3\n")
+                driver.change("GPU-b", processes=(Process(pid=4711, memory=5 << 20),))
+                await allocator.wait_for(CloudEvent)
+                beat = await allocator.wait_beat(lambda beat: beat.drift)
+                async with httpx.AsyncClient(trust_env=False) as http:
+                    shown = (await http.get(f"http://{place.health}/metrics")).text
+    except NoCompiler as e:
+        pytest.skip(str(e))
+
+    says = "process 4711 (python3, 5 MiB) of pod default/p on card GPU-b, which was not given to it: it has GPU-a"
+    assert beat.drift == [Drift(kind="wrong-card", says=says, device="GPU-b", pod=ref)]
+    assert 'hami_node_agent_drift{kind="wrong-card"} 1.0' in shown
+    assert 'hami_node_agent_drift{kind="stranger"} 0.0' in shown
+    (event,) = [message for message in allocator.heard if isinstance(message, CloudEvent)]
+    told = {"node": NODE, "kind": "wrong-card", "says": says, "devices": ["GPU-b"], "uid": ref.uid}
+    assert (event.type, event.subject, event.data) == ("io.hami.drift.v1", "default/p", told)
+    assert event.source.startswith(f"/hami/node-agent/{NODE}-")
 
 
 def a_library(folder: Path) -> Path:

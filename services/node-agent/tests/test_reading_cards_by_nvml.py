@@ -11,16 +11,17 @@ from hami_model.config import Nvidia
 from hami_model.device import Device, Placement
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.node_config import NodeConfig
+from hami_node_agent.probes import nvml as probe
 from hami_node_agent.probes.nvml import NvmlProbe, XidRules
 from hami_node_agent.probes.nvml.driver import Driver
 from hami_testkit.clock import FakeClock
-from hami_testkit.nvml import GIB, Card, FakeNvml, NoCompiler, Profile, fake_nvml
+from hami_testkit.nvml import GIB, Card, FakeNvml, NoCompiler, Process, Profile, fake_nvml
 from msgspec import structs
 
 DEADLINE = 10.0
 A, B = Card(uuid="GPU-a"), Card(uuid="GPU-b", bus="00000000:5E:00.0")
 CHART = config.DEFAULTS.nvidia or Nvidia()
-DRIVER_NOT_LOADED, GPU_IS_LOST = 9, 15
+NO_PERMISSION, DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND, GPU_IS_LOST = 4, 9, 13, 15
 
 
 @pytest.fixture
@@ -61,8 +62,10 @@ Watch = Callable[..., Watched]
 
 
 @pytest.fixture
-def watch(nvml: FakeNvml, tmp_path: Path) -> Iterator[Watch]:
+def watch(nvml: FakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Lend probes; afterwards none of them waits for errors, which the driver tells only once."""
+    monkeypatch.setattr(probe, "EVENT_WAIT", 50)
+    monkeypatch.setattr(probe, "CLOSE_TIMEOUT", DEADLINE)
     lent: list[Watched] = []
 
     def lend(nvidia: Nvidia = CHART, *, entry: str = "", deadline: float = 5) -> Watched:
@@ -296,3 +299,28 @@ async def test_without_a_driver_there_is_a_sentence(nvml: FakeNvml, watched: Wat
         pytest.raises(ValueError, match="the NVIDIA driver is not loaded on this node: install it"),
     ):
         await watched.look()
+
+
+async def test_who_runs_on_a_card_is_told_beside_it(nvml: FakeNvml, watched: Watched) -> None:
+    """Who computes and who draws, each process once; by the driver's calls of two sizes."""
+    nvml.change(
+        "GPU-a",
+        processes=(Process(pid=7, memory=300), Process(pid=8, kind="graphics"), Process(pid=7, kind="graphics")),
+    )
+    await watched.look()
+
+    told = {pid.pid: pid.memory for pid in watched.probe.facts["GPU-a"].processes or ()}
+    assert (told, watched.probe.facts["GPU-b"].processes) == ({7: 300, 8: 0}, ())
+
+
+@pytest.mark.parametrize("code", [NO_PERMISSION, FUNCTION_NOT_FOUND])
+async def test_a_driver_that_does_not_tell_who_runs_shows_its_cards_all_the_same(
+    nvml: FakeNvml, watched: Watched, code: int
+) -> None:
+    """Not allowed, or too old to know the call: nobody can say who runs there."""
+    of = "nvmlDeviceGet{}RunningProcesses_v3"
+    with nvml.failing(of.format("Compute"), code), nvml.failing(of.format("Graphics"), code):
+        healthy = await watched.healthy()
+
+    assert healthy == ["GPU-a", "GPU-b"]
+    assert [facts.processes for facts in watched.probe.facts.values()] == [None, None]

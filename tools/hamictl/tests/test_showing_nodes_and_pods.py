@@ -1,7 +1,7 @@
 """``hamictl nodes`` and ``pods``: every card, and who holds which slice of it."""
 
 from hami_model.allocation import Allocation, ContainerGrants, Grant, Role, State
-from hami_model.bus.messages import Booking, NodeUse
+from hami_model.bus.messages import Booking, Drift, NodeUse
 from hami_model.objects import PodRef
 from hami_testkit.builders import a_card
 
@@ -120,3 +120,13 @@ async def test_what_others_wrote_is_shown_as_it_is(prompt: Prompt, allocator: Al
 
     assert model in line
     assert "0/8000" in line
+
+
+async def test_what_a_nodes_agent_sees_and_should_not_stands_below(prompt: Prompt, allocator: Allocator) -> None:
+    """A line each, with its node and kind, never broken."""
+    drift = Drift(kind="stranger", says="process 4711 (jupyter, 300 MiB) on card GPU-0, of no pod", device="GPU-0")
+    allocator.pages = [[NodeUse(node="gpu-a", devices=[use(a_card("GPU-0"))], drift=[drift])]]
+
+    said = await prompt.hamictl("nodes")
+
+    assert "gpu-a: stranger: process 4711 (jupyter, 300 MiB) on card GPU-0, of no pod" == said.out.splitlines()[-1]

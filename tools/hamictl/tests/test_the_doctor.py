@@ -12,7 +12,8 @@ from hami_kit.bus import Bus, Serving
 from hami_kit.clock import SystemClock, rfc3339
 from hami_kit.kube.server import Server, Version
 from hami_model.bus import subjects
-from hami_model.bus.messages import Following
+from hami_model.bus.messages import Drift, Following, NodeUse
+from hami_model.objects import PodRef
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.faults import Fault
 from hami_testkit.cluster.resources import LEASES, NODES, PODS, RESOURCES, WEBHOOKS
@@ -21,7 +22,7 @@ from hami_testkit.processes import free_port
 from hami_testkit.stack import scheduler_config
 from hamictl.doctor import places
 
-from .conftest import Prompt, Said, a_bundle
+from .conftest import Allocator, Prompt, Said, a_bundle
 
 CONFIG_MAPS = next(resource for resource in RESOURCES if resource.name == "configmaps")
 ACCOUNTS = ["--allocator-as", "system:serviceaccount:hami:allocator", "--agent-as", "system:serviceaccount:hami:agent"]
@@ -70,7 +71,9 @@ async def follow(bus: Bus) -> None:
 
 
 @pytest.fixture
-async def clinic(prompt: Prompt, bus: Bus, tmp_path: Path, ca_bundle: str) -> AsyncIterator[Clinic]:
+async def clinic(
+    prompt: Prompt, bus: Bus, allocator: Allocator, tmp_path: Path, ca_bundle: str
+) -> AsyncIterator[Clinic]:
     async with Standin.start() as cluster:
         prompt.export("KUBECONFIG", cluster.kubeconfig(tmp_path / "kubeconfig"))
         clinic = Clinic(prompt, cluster)
@@ -202,7 +205,7 @@ async def test_nats_is_away(clinic: Clinic) -> None:
     clinic.prompt.hurry()
     clinic.prompt.export("HAMI_NATS_URL", f"nats://127.0.0.1:{free_port()}")
 
-    assert ["not-checked"] == await clinic.rules()
+    assert ["not-checked", "not-checked"] == await clinic.rules()
 
 
 async def test_a_service_that_is_not_ready(clinic: Clinic, nats: NatsServer) -> None:
@@ -270,3 +273,17 @@ async def test_it_judges_by_the_settings_of_the_services(clinic: Clinic) -> None
     said = await clinic.doctor()
 
     assert (2, True) == (said.code, said.sentence.startswith('HAMI_BIND_TIMEOUT: "soon"'))
+
+
+async def test_what_node_agents_see_and_should_not(clinic: Clinic, allocator: Allocator) -> None:
+    """As the allocator heard it."""
+    drift = Drift(kind="wrong-card", says="process 7 …", device="GPU-b", pod=PodRef("team-a", "train", "uid"))
+    allocator.pages = [[NodeUse(node="gpu-a", drift=[drift])]]
+    (found,) = (await clinic.doctor()).json
+
+    assert ("drift", "warning", "node gpu-a: wrong-card: process 7 …") == (
+        found["rule"],
+        found["severity"],
+        found["says"],
+    )
+    assert ("gpu-a", "GPU-b", "team-a/train") == (found["node"], found["card"], found["pod"])

@@ -75,6 +75,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no more calls."""
+        self.should_exit = True
+        self._stopping.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -83,6 +89,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own wakes up ten times a second, for a date that we do not send
+        await self.on_tick(0)
+        await self._stopping.wait()
 
 
 @asynccontextmanager
@@ -117,7 +128,7 @@ async def serve(
             try:
                 yield Address(listen.host, bound.getsockname()[1])
             finally:
-                server.should_exit = True
+                server.stop()
                 if following is not None:
                     following.cancel()
                 await asyncio.wait([serving])

@@ -197,6 +197,7 @@ def node_use(fleet: Fleet, nodes: Nodes, name: str) -> NodeUse:
         source=",".join(sorted(source for source in sources if source is not None)),
         ready=all(fleet.is_ready(name, device.vendor) for device in devices),
         devices=[_device_use(device, used.get((device.vendor, device.id), Charge()), unhealthy) for device in devices],
+        drift=list(nodes.drift(name)),
     )
 
 

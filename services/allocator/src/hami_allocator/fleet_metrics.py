@@ -4,13 +4,12 @@ One rule: reading the page never holds up deciding, however often it is asked fo
 """
 
 import asyncio
-import platform
 from collections.abc import Iterable, Iterator
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
 
 import msgspec
+from hami_kit import build
 from hami_kit.clock import Clock
 from hami_kit.pages import Packed
 from hami_kit.telemetry import Metrics
@@ -137,17 +136,8 @@ def quota_uses(quotas: Quotas, vendors: Iterable[Vendor]) -> tuple[QuotaUse, ...
 
 def build_info() -> str:
     """Return HAMi's build metric with what a Python build can say."""
-    labels = {
-        "version": version("hami-allocator"),
-        "revision": "",
-        "build_date": "",
-        "go_version": "",
-        "compiler": f"{platform.python_implementation()} {platform.python_version()}",
-        "platform": f"{platform.system().lower()}/{platform.machine()}",
-    }
-    text = ",".join(f'{key}="{value}"' for key, value in labels.items())
-    name = "hami_build_info"
-    return f"# HELP {name} What this build is\n# TYPE {name} gauge\n{name}{{{text}}} 1\n"
+    text = ",".join(f'{key}="{value}"' for key, value in build.build_labels("hami-allocator").items())
+    return f"# HELP {build.NAME} {build.HELP}\n# TYPE {build.NAME} gauge\n{build.NAME}{{{text}}} 1\n"
 
 
 class OwnMetrics:

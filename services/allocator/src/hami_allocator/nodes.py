@@ -6,7 +6,7 @@ it, and acts on the changes that it returns.
 
 from collections.abc import Iterable, Mapping
 
-from hami_model.bus.messages import Heartbeat, Inventory
+from hami_model.bus.messages import Drift, Heartbeat, Inventory
 from hami_model.catalog import Catalog
 from hami_model.device import Device
 from hami_model.objects import Node
@@ -32,6 +32,7 @@ class Known(Struct):
     told: Inventory | None = None
     unhealthy: frozenset[str] = frozenset()
     holding: frozenset[str] = frozenset()
+    drift: tuple[Drift, ...] = ()
     memory: Memory = Memory()
     handshakes: dict[str, Handshake] = {}
     claims: dict[str, Claim] = {}
@@ -84,6 +85,11 @@ class Nodes:
         """Say whether a living agent says that the pod's containers still hold devices of its node."""
         known = self._known.get(name)
         return known is not None and uid in known.holding and self.heartbeats.is_alive(name)
+
+    def drift(self, name: str) -> tuple[Drift, ...]:
+        """Return what a living agent sees on its node and should not."""
+        known = self._known.get(name)
+        return known.drift if known is not None and self.heartbeats.is_alive(name) else ()
 
     def devices(self, name: str) -> tuple[Device, ...]:
         """Return all cards of a node."""
@@ -139,6 +145,7 @@ class Nodes:
         self.heartbeats.heard(beat.node)
         known.unhealthy = frozenset(beat.unhealthy)
         known.holding = frozenset(beat.holding)
+        known.drift = tuple(beat.drift)
         return () if was_alive else self._judge(beat.node, known, now)
 
     def is_inventory_current(self, beat: Heartbeat) -> bool:

@@ -20,6 +20,10 @@ from hami_model.objects import Pod, PodRef
 from msgspec import Struct
 
 from hami_node_agent.desk import PATIENCE, Desk, Office, Resource, trace_of
+from hami_node_agent.drift import EVERY
+from hami_node_agent.drift.lookout import Lookout
+from hami_node_agent.drift.owners import Owners
+from hami_node_agent.drift.telling import DriftEvents
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.kubelet import KubeletUnreachable, ListedPod, PodResources, read_checkpoint
 from hami_node_agent.limits import Receiver, folder_of
@@ -41,6 +45,8 @@ class Places(Struct, frozen=True, kw_only=True):
     kubelet: Path
     home: Path
     """HAMi's folder ``vgpu``; our table stands in it."""
+    proc: Path = Path("/proc")
+    """Where the host's processes are to be seen."""
 
     @property
     def plugins(self) -> Path:
@@ -75,6 +81,7 @@ class Agent:
         telemetry: Telemetry,
         clock: Clock,
         jitter: Callable[[float], float],
+        compare_every: float = EVERY,
     ) -> None:
         self._node = node
         self._places = places
@@ -92,7 +99,9 @@ class Agent:
             agent=name,
             inventory=inventory,
             jitter=jitter,
-            containers=Containers(holding=self._holders, used=lambda: self.monitor.seen),
+            containers=Containers(
+                holding=self._holders, used=lambda: self.monitor.seen, drift=lambda: self.lookout.findings
+            ),
         )
         self.monitor = Monitor(places.home, pods=lambda: pods.live, holders=self._holders, clock=clock)
         self._releases = Releases(
@@ -102,6 +111,17 @@ class Agent:
             pods_folder=places.kubelet / "pods",
             clock=clock,
             on_release=self._released,
+        )
+        self.lookout = Lookout(
+            table=self.table,
+            pods=pods,
+            kubelet=self._kubelet,
+            plugins=places.plugins,
+            resources=[resource.name for resource in resources],
+            inventory=inventory,
+            owners=Owners(places.proc),
+            tell=DriftEvents(bus, node=node, agent=name, pods=pods, clock=clock).tell,
+            every=compare_every,
         )
         office = Office(
             inventory=inventory,
@@ -172,6 +192,7 @@ class Agent:
                     self.reports.run,
                     self._inventory.run,
                     self.monitor.run,
+                    self.lookout.run,
                     self.presence.run_inventory,
                     self.presence.run_changes,
                     self.presence.run_heartbeat,

@@ -58,7 +58,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         agent = Agent(
             node=settings.node_name,
             name=f"{settings.node_name}-{uuid.uuid4().hex[:8]}",
-            places=Places(kubelet=settings.kubelet_dir, home=settings.hook_path / "vgpu"),
+            places=Places(kubelet=settings.kubelet_dir, home=settings.hook_path / "vgpu", proc=settings.proc_root),
             resources=resources,
             inventory=inventory,
             pods=pods,
@@ -67,6 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             telemetry=telemetry,
             clock=SystemClock(),
             jitter=lambda seconds: seconds * random.uniform(0.8, 1.2),  # noqa: S311  spreads calls, keeps no secret
+            compare_every=settings.drift_interval,
         )
         watch = follow(kube, settings.node_name, agent)
         checks: dict[str, web.Check] = {

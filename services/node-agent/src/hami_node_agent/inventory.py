@@ -14,7 +14,7 @@ from msgspec import structs
 
 from hami_node_agent.delivery import CardNumbers
 from hami_node_agent.node_config import MIG
-from hami_node_agent.probes import CardFacts, Probe
+from hami_node_agent.probes import CardFacts, DriverVersions, Probe
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,11 @@ class Inventory:
     def facts(self) -> Mapping[str, CardFacts]:
         """Return what is known of each card beside how it is registered, by id."""
         return self._probe.facts
+
+    @property
+    def versions(self) -> DriverVersions:
+        """Return which driver the cards have."""
+        return self._probe.versions
 
     @property
     def numbers(self) -> dict[str, CardNumbers]:

@@ -156,14 +156,22 @@ class _Checkpoint(Struct, frozen=True, rename="pascal"):
 
 def read_checkpoint(folder: Path, resources: Iterable[str]) -> tuple[CheckpointEntry, ...]:
     """Return what the kubelet's checkpoint says of these resources; nothing where it cannot be read."""
+    try:
+        return checkpoint(folder, resources)
+    except ValueError as e:
+        log.warning("%s", e)
+        return ()
+
+
+def checkpoint(folder: Path, resources: Iterable[str]) -> tuple[CheckpointEntry, ...]:
+    """Return the same, nothing where there is none; raise ``ValueError`` where there is one that cannot be read."""
     path = folder / "kubelet_internal_checkpoint"
     try:
         entries = msgspec.json.decode(path.read_bytes(), type=_Checkpoint).data.pod_device_entries or []
     except FileNotFoundError:
         return ()
     except (OSError, msgspec.DecodeError) as e:
-        log.warning("the kubelet's checkpoint %s cannot be read: %s", path, e)
-        return ()
+        raise ValueError(f"the kubelet's checkpoint {path} cannot be read: {e}") from e
     wanted = set(resources)
     return tuple(entry for entry in entries if entry.resource_name in wanted)
 

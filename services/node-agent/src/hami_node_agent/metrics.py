@@ -4,8 +4,10 @@ One rule: everything is read from the agent when asked, and counted nowhere twic
 (its vGPUmonitor); ratios are percent, as there.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from hami_kit import build
 from hami_kit.clock import Clock
 from hami_model.device import Device
 from prometheus_client import CollectorRegistry
@@ -13,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hami_node_agent.agent import Agent
+from hami_node_agent.drift.compare import KINDS
 from hami_node_agent.probes import CardFacts
 from hami_node_agent.usage.monitor import ContainerUse
 from hami_node_agent.usage.region import CardUse
@@ -51,6 +54,28 @@ class _Numbers(Collector):
         yield GaugeMetricFamily(
             "hami_node_agent_statements_unacknowledged", "Statements that no allocator acknowledged", value=unheard
         )
+        yield _drift(self._agent)
+        yield _info(build.NAME, build.HELP, build.build_labels("hami-node-agent"))
+        versions = self._agent.inventory.versions
+        if versions.driver:
+            labels = {"driver_version": versions.driver, "cuda_version": versions.cuda}
+            yield _info("hami_node_agent_driver_info", "Which driver the cards have", labels)
+
+
+def _info(name: str, text: str, labels: dict[str, str]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), 1)
+    return family
+
+
+def _drift(agent: Agent) -> Metric:
+    family = GaugeMetricFamily(
+        "hami_node_agent_drift", "What is held, counted by the kubelet and running on cards disagrees", labels=["kind"]
+    )
+    found = Counter(drift.kind for drift in agent.lookout.findings)
+    for kind in KINDS:
+        family.add_metric([kind], found[kind])
+    return family
 
 
 class _Use(Collector):

@@ -15,6 +15,7 @@ from hami_model.bus import subjects
 from hami_model.bus.messages import (
     Confirm,
     Done,
+    Drift,
     Heartbeat,
     Leading,
     MeasuredCard,
@@ -160,6 +161,7 @@ class Containers(Struct, frozen=True, kw_only=True):
     holding: Callable[[], list[str]] = list
     """Uids of pods whose containers still hold devices."""
     used: Callable[[], Sequence[ContainerUse]] = tuple
+    drift: Callable[[], Sequence[Drift]] = tuple
 
 
 class Presence:
@@ -235,6 +237,8 @@ class Presence:
             vendors=self._inventory.vendors,
             devices=list(self._inventory.cards),
             identifies_pods=self.identifies_pods,
+            driver=self._inventory.versions.driver,
+            cuda=self._inventory.versions.cuda,
         )
 
     def _heartbeat(self) -> Heartbeat:
@@ -255,6 +259,7 @@ class Presence:
                 for use in self._containers.used()
                 for card in use.reading.cards
             ],
+            drift=list(self._containers.drift()),
         )
 
 

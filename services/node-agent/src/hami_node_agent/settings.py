@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from hami_kit.settings import Address, CommonSettings, ObjectName, Setting
+from hami_kit.settings import Address, CommonSettings, ObjectName, Setting, Timeout
+
+from hami_node_agent.drift import EVERY
 
 
 class Settings(CommonSettings, frozen=True, kw_only=True):
@@ -46,6 +48,10 @@ class Settings(CommonSettings, frozen=True, kw_only=True):
     cdi_kind: Annotated[str, Setting("vendor and class of CDI names")] = "nvidia.com/gpu"
     cdi_annotation_prefix: Annotated[str, Setting("of the annotation with CDI names", env="CDI_ANNOTATION_PREFIX")] = (
         "cdi.k8s.io/"
+    )
+    proc_root: Annotated[Path, Setting("the host's /proc, where processes on cards are looked up")] = Path("/proc")
+    drift_interval: Annotated[Timeout, Setting("how often table, kubelet and processes on cards are compared")] = (
+        Timeout(EVERY)
     )
     legacy_metrics: Annotated[bool, Setting("HAMi's old metric names too")] = False
     probes: Annotated[str, Setting("where cards come from: sim:<cards.yaml>, or nvml")] = "nvml"

@@ -44,8 +44,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def nodes(uses: Iterable[NodeUse]) -> None:
-    """Show every card of every node with what is booked on it."""
+def nodes(uses: Sequence[NodeUse]) -> None:
+    """Show every card of every node with what is booked on it, and what agents see that should not be."""
     table = _table("NODE", "CARD", "MODEL", "SLOTS", "MEMORY MiB", "CORES %", "STATE", "TOLD BY")
     for use in uses:
         for i, card in enumerate(use.devices):
@@ -62,6 +62,9 @@ def nodes(uses: Iterable[NodeUse]) -> None:
                 use.source if i == 0 else "",
             )
     _show(table, "no node has told of any card yet")
+    for use in uses:
+        for drift in use.drift:
+            _print(Text.assemble(f"{use.node}: ", (drift.kind, "bold"), f": {drift.says}"))
 
 
 def pods(bookings: Iterable[Booking], namespace: str) -> None:

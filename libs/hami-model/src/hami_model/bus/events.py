@@ -8,7 +8,7 @@ from msgspec import Struct, field
 EVENT_KINDS = (
     "reserved", "bound", "active", "released", "rejected",
     "inventory.changed", "inventory.conflict", "inventory.malformed", "health.changed",
-    "quota.denied", "drift", "unaccounted", "unconfirmed", "malformed", "gap",
+    "quota.denied", "drift", "drift.cleared", "unaccounted", "unconfirmed", "malformed", "gap",
 )  # fmt: skip
 
 

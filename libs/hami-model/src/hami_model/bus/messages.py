@@ -169,6 +169,8 @@ class NodeUse(Struct, frozen=True, kw_only=True):
     source: str = ""
     ready: bool = True
     devices: list[DeviceUse] = []
+    drift: list["Drift"] = []
+    """What its agent sees there and should not."""
 
 
 class Booking(Struct, frozen=True, kw_only=True):
@@ -200,6 +202,9 @@ class Inventory(Struct, frozen=True, kw_only=True, tag="inventory.v1"):
     devices: list[Device]
     identifies_pods: bool = True
     """The agent finds out whose Allocate it is (PodResources), so no node lock is needed for its vendors."""
+    driver: str = ""
+    """Version of the cards' driver, and of its CUDA; empty = not told."""
+    cuda: str = ""
 
 
 class MeasuredCard(Struct, frozen=True, kw_only=True):
@@ -220,6 +225,15 @@ class MeasuredContainer(Struct, frozen=True, kw_only=True):
     cores: int
 
 
+class Drift(Struct, frozen=True, kw_only=True):
+    """What an agent sees on its node and should not: ``kind`` is stranger, ghost, wrong-card or unseen."""
+
+    kind: str
+    says: str
+    device: str = ""
+    pod: PodRef | None = None
+
+
 class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat.v1"):
     """Node-agent lives; which cards are unhealthy now, and what is used of them."""
 
@@ -231,6 +245,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat.v1"):
     """Uids of pods whose containers still hold devices: a pod that ended frees its devices when it is not named."""
     cards: list[MeasuredCard] = []
     containers: list[MeasuredContainer] = []
+    drift: list[Drift] = []
 
 
 class PushAllocation(Struct, frozen=True, kw_only=True, tag="push_allocation.v1"):

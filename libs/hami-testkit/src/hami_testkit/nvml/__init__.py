@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct, structs
 
@@ -40,6 +41,14 @@ class Profile(Struct, frozen=True, kw_only=True):
     placements: tuple[tuple[int, int], ...]
 
 
+class Process(Struct, frozen=True, kw_only=True):
+    """One process on a card; ``memory`` in bytes."""
+
+    pid: int
+    memory: int = 0
+    kind: Literal["compute", "graphics"] = "compute"
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """What NVML says of one card; ``memory`` in bytes, None = not supported; ``mig`` None = not supported."""
 
@@ -57,6 +66,7 @@ class Card(Struct, frozen=True, kw_only=True):
     profiles: tuple[Profile, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     """NVLinks: kind of the other end (gpu, switch), and its bus id."""
+    processes: tuple[Process, ...] = ()
 
     def lines(self, index: int) -> Iterator[str]:
         """Yield the script's lines."""
@@ -75,6 +85,8 @@ class Card(Struct, frozen=True, kw_only=True):
             yield f"{of} recovery {self.recovery}"
         for number, (kind, bus) in enumerate(self.links):
             yield f"link {index} {number} {kind} {bus}"
+        for number, process in enumerate(self.processes):
+            yield f"process {index} {number} {process.kind} {process.pid} {process.memory}"
         for one in self.profiles:
             places = ",".join(f"{start}+{size}" for start, size in one.placements)
             yield f"profile {index} {one.number} {one.slices} {one.instances} {one.sms} {one.mb} {places}"
@@ -119,6 +131,10 @@ class FakeNvml:
     def failing(self, function: str, code: int) -> Iterator[None]:
         """Let a function answer with an error for the length of a block."""
         yield from self._during(f"error {function} {code}")
+
+    def fail(self, function: str, code: int) -> None:
+        """Let a function answer with an error from now on."""
+        self._add(f"error {function} {code}")
 
     def _during(self, line: str) -> Iterator[None]:
         self._add(line)

@@ -1,8 +1,8 @@
 /*
  * A libnvidia-ml.so.1 that does what a script says: the calls that our node-agent makes, with NVML's own structures.
  *
- * One rule: it knows nothing by itself. The script (FAKE_NVML names the file) is read anew at each call, so a card
- * falls off, or an XID comes, by replacing the file. A line is a key and its values:
+ * One rule: it knows nothing by itself. The script (FAKE_NVML names the file) is looked at anew at each call, so a
+ * card falls off, or an XID comes, by replacing the file. A line is a key and its values:
  *
  *   driver 550.54.15
  *   cuda 12040
@@ -11,23 +11,30 @@
  *   link <i> <number> gpu|switch <bus id of the other end>
  *   level <i> <j> <topology level>
  *   profile <i> <number> <slices> <instances> <multiprocessors> <MB> <start+size,start+size,...>
+ *   process <i> <number> compute|graphics <pid> <memory in bytes>
  *   xid <sequence number> <i> <xid>                             told once to whoever waits, in order
  *   error <function> <code>                                     the function answers so
  *   hang <function>                                             the function does not return while this line stands
  */
+#include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMEOUT = 10, IS_LOST = 15 };
-enum { MOST_CARDS = 16, LINE = 512, XID_EVENT = 8, ALL_INSTANCES = -1, RECOVERY_ACTION = 230 };
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, TIMEOUT = 10, IS_LOST = 15 };
+enum { MOST_CARDS = 16, LINE = 512, LARGEST = 1 << 20, XID_EVENT = 8, ALL_INSTANCES = -1, RECOVERY_ACTION = 230 };
 
 typedef struct { char busIdLegacy[16]; unsigned domain, bus, device, pciDeviceId, pciSubSystemId; char busId[32]; } Pci;
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { void *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } Event;
 typedef struct { unsigned id, p2p, slices, instances, sms, ce, dec, enc, jpeg, ofa; unsigned long long mb; } Profile;
 typedef struct { unsigned start, size; } Placement;
+typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } Process;
 typedef struct {
     unsigned field, scope; long long timestamp, latency; int type, result; unsigned long long value;
 } FieldValue;
@@ -35,19 +42,37 @@ typedef struct {
 static int initialised, handles[MOST_CARDS], event_set;
 static unsigned told;
 
+static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER;
+static char script[LARGEST];
+static struct stat seen;
+
+/* Read the script where it is another file than before. */
+static void read_script(void) {
+    const char *path = getenv("FAKE_NVML");
+    struct stat now = {0};
+    FILE *file;
+    if (path && !stat(path, &now) && now.st_ino == seen.st_ino && now.st_size == seen.st_size &&
+        !memcmp(&now.st_mtim, &seen.st_mtim, sizeof now.st_mtim)) return;
+    file = path ? fopen(path, "r") : NULL;
+    script[file ? fread(script, 1, sizeof script - 1, file) : 0] = 0;
+    if (file) fclose(file);
+    seen = now;
+}
+
 /* Return whether a line of the script begins with these words, and what follows them. */
 static int look_up(const char *words, char *rest) {
-    const char *path = getenv("FAKE_NVML");
-    FILE *script = path ? fopen(path, "r") : NULL;
-    char line[LINE];
-    size_t length = strlen(words);
+    size_t length = strlen(words), left;
     int found = 0;
-    while (script && !found && fgets(line, sizeof line, script)) {
-        line[strcspn(line, "\n")] = 0;
-        found = !strncmp(line, words, length) && (line[length] == ' ' || !line[length]);
-        if (found && rest) strcpy(rest, line[length] ? line + length + 1 : "");
+    pthread_mutex_lock(&reading);
+    read_script();
+    for (const char *line = script; *line && !found; line += strcspn(line, "\n"), line += *line == '\n') {
+        found = !strncmp(line, words, length) && strchr(" \n", line[length]);
+        if (!found || !rest) continue;
+        line += length + (line[length] == ' ');
+        left = strcspn(line, "\n");
+        snprintf(rest, LINE, "%.*s", (int)left, line);
     }
-    if (script) fclose(script);
+    pthread_mutex_unlock(&reading);
     return found;
 }
 
@@ -109,9 +134,9 @@ int nvmlSystemGetDriverVersion(char *out, unsigned size) {
     return SUCCESS;
 }
 
-int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+int nvmlSystemGetCudaDriverVersion(int *version) {
     char value[LINE];
-    int code = begin("nvmlSystemGetCudaDriverVersion_v2");
+    int code = begin("nvmlSystemGetCudaDriverVersion");
     if (code) return code;
     if (!look_up("cuda", value)) return NOT_SUPPORTED;
     *version = atoi(value);
@@ -197,6 +222,31 @@ int nvmlDeviceGetFieldValues(void *device, int count, FieldValue *values) {
     return code;
 }
 
+/* Tell how many processes of a kind a card has, and which, where there is room for them. */
+static int processes(const char *function, void *device, const char *wanted, unsigned *count, Process *out) {
+    char words[LINE], value[LINE], kind[LINE];
+    unsigned found = 0, room = out ? *count : 0;
+    Process one = {0, 0, ALL_INSTANCES, ALL_INSTANCES};
+    int code = begin_of(function, device);
+    for (int number = 0; !code; number++) {
+        snprintf(words, sizeof words, "process %d %d", card_of(device), number);
+        if (!look_up(words, value) || sscanf(value, "%s %u %llu", kind, &one.pid, &one.used) != 3) break;
+        if (strcmp(kind, wanted)) continue;
+        if (found < room) out[found] = one;
+        found++;
+    }
+    *count = found;
+    return code ? code : found > room ? TOO_SMALL : SUCCESS;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, Process *out) {
+    return processes("nvmlDeviceGetComputeRunningProcesses_v3", device, "compute", count, out);
+}
+
+int nvmlDeviceGetGraphicsRunningProcesses_v3(void *device, unsigned *count, Process *out) {
+    return processes("nvmlDeviceGetGraphicsRunningProcesses_v3", device, "graphics", count, out);
+}
+
 static int find_profile(int card, unsigned number, Profile *profile, char *placements) {
     char words[LINE], value[LINE];
     snprintf(words, sizeof words, "profile %d %u", card, number);
@@ -280,22 +330,56 @@ int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *set) 
     return begin_of("nvmlDeviceRegisterEvents", device);
 }
 
-int nvmlEventSetWait_v2(void *set, Event *event, unsigned milliseconds) {
-    for (unsigned waited = 0;; waited += 5) {
-        char words[LINE], value[LINE];
-        unsigned card, xid;
-        int code = begin("nvmlEventSetWait_v2");
-        if (code) {
-            usleep(5000);  /* whoever asks again at once must not spin */
-            return code;
-        }
-        snprintf(words, sizeof words, "xid %u", told + 1);
-        if (look_up(words, value) && sscanf(value, "%u %u", &card, &xid) == 2) {
-            told++;
-            *event = (Event){&handles[card], XID_EVENT, xid, ALL_INSTANCES, ALL_INSTANCES};
-            return SUCCESS;
-        }
-        if (waited >= milliseconds) return TIMEOUT;
-        usleep(5000);
+/* Open what tells that the script's folder has changed. */
+static int open_changes(void) {
+    char folder[LINE];
+    const char *path = getenv("FAKE_NVML");
+    int changes = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    snprintf(folder, sizeof folder, "%.*s", path ? (int)(strrchr(path, '/') - path) : 0, path ? path : "");
+    inotify_add_watch(changes, folder, IN_MOVED_TO);
+    return changes;
+}
+
+/* Return the number of the first XID that was not told yet, 0 where there is none. */
+static unsigned next_xid(unsigned *card, unsigned *xid) {
+    unsigned first = 0, number, of, what;
+    pthread_mutex_lock(&reading);
+    read_script();
+    for (const char *line = script; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        if (sscanf(line, "xid %u %u %u", &number, &of, &what) != 3 || number <= told || (first && number > first))
+            continue;
+        first = number, *card = of, *xid = what;
     }
+    pthread_mutex_unlock(&reading);
+    return first;
+}
+
+static long now_in_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int nvmlEventSetWait_v2(void *set, Event *event, unsigned milliseconds) {
+    char news[LINE];
+    unsigned number, card, xid;
+    int code, changes = open_changes();
+    long left, end = now_in_ms() + milliseconds;
+    for (;;) {
+        code = begin("nvmlEventSetWait_v2");
+        if (code) usleep(5000);  /* whoever asks again at once must not spin */
+        if (code) break;
+        if ((number = next_xid(&card, &xid))) {
+            told = number;
+            *event = (Event){&handles[card], XID_EVENT, xid, ALL_INSTANCES, ALL_INSTANCES};
+            break;
+        }
+        left = end - now_in_ms();
+        code = left > 0 ? SUCCESS : TIMEOUT;
+        if (code) break;
+        poll(&(struct pollfd){changes, POLLIN, 0}, 1, left);
+        while (read(changes, news, sizeof news) > 0);
+    }
+    close(changes);
+    return code;
 }

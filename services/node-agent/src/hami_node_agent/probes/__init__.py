@@ -8,11 +8,11 @@ from hami_model.device import Device
 
 from hami_node_agent.node_config import NodeConfig
 from hami_node_agent.probes.nvml import NvmlProbe, XidRules
-from hami_node_agent.probes.nvml.driver import CardFacts, Driver
+from hami_node_agent.probes.nvml.driver import CardFacts, Driver, DriverVersions
 from hami_node_agent.probes.simulated import SimulatedProbe
 from hami_node_agent.settings import Settings
 
-__all__ = ["CardFacts", "NvmlProbe", "Probe", "SimulatedProbe", "probe_of"]
+__all__ = ["CardFacts", "DriverVersions", "NvmlProbe", "Probe", "SimulatedProbe", "probe_of"]
 
 
 class Probe(Protocol):
@@ -29,6 +29,11 @@ class Probe(Protocol):
     @property
     def facts(self) -> Mapping[str, CardFacts]:
         """Return what is known of each card beside how it is registered, by id."""
+        ...
+
+    @property
+    def versions(self) -> DriverVersions:
+        """Return which driver the cards have."""
         ...
 
     def close(self) -> None:

@@ -1,10 +1,9 @@
 """Cards described in a file: what the register annotation would say of them (vendor added).
 
-One rule: the file is read anew at each look, so a card turns unhealthy, or vanishes, by an edit.
+One rule: the file is read anew at each look, so a card turns unhealthy, vanishes, or has a process, by an edit.
 """
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from hami_model.errors import MalformedInventory
 from hami_model.register import check_devices
 from msgspec import Struct, field
 
-from hami_node_agent.probes.nvml.driver import CardFacts
+from hami_node_agent.probes.nvml.driver import CardFacts, DriverVersions, Process
+
+MIB = 1024 * 1024
 
 
 class _MigProfile(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -23,6 +24,12 @@ class _MigProfile(Struct, frozen=True, rename="camel", forbid_unknown_fields=Tru
     core: int
     slice_count: int = 0
     placements: tuple[Placement, ...] = ()
+
+
+class _Process(Struct, frozen=True, forbid_unknown_fields=True):
+    pid: int
+    memory: int | None = None
+    """MiB."""
 
 
 class _Card(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,22 +45,21 @@ class _Card(Struct, frozen=True, forbid_unknown_fields=True):
     health: bool = True
     migProfiles: tuple[_MigProfile, ...] = ()  # noqa: N815  the annotation's own key
     custominfo: dict[str, Any] = {}
+    processes: tuple[_Process, ...] | None = None
 
 
 class SimulatedProbe:
-    """Reads ``cards.yaml``: a list of the register annotation's fields, plus ``vendor``."""
+    """Reads ``cards.yaml``: a list of the register annotation's fields, plus ``vendor``, and ``processes``."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
+        self.facts: dict[str, CardFacts] = {}
+        """Who runs on the cards of which the file says it, by id."""
+        self.versions = DriverVersions()
 
     async def wait_news(self, seconds: float) -> None:
         """Return after so many seconds."""
         await asyncio.sleep(seconds)
-
-    @property
-    def facts(self) -> Mapping[str, CardFacts]:
-        """Know nothing beside."""
-        return {}
 
     def close(self) -> None:
         """Hold nothing."""
@@ -72,7 +78,16 @@ class SimulatedProbe:
                 check_devices(device for device in devices if device.vendor == vendor)
         except MalformedInventory as e:
             raise ValueError(f"{self._path} describes cards that cannot be: {e}") from e
+        self.facts = {
+            card.id: CardFacts(processes=tuple(_process(one) for one in card.processes))
+            for card in cards
+            if card.processes is not None
+        }
         return devices
+
+
+def _process(process: _Process) -> Process:
+    return Process(pid=process.pid, memory=None if process.memory is None else process.memory * MIB)
 
 
 def _device(card: _Card) -> Device:

@@ -70,6 +70,7 @@ class _Checkup:
         await self._look("the leader and the rights of services", self._leader(now=server.time))
         await self._look("the rights of hamictl", self._own_rights())
         await self._look("who answers on the bus", places.on_the_bus(patient.bus))
+        await self._look("what node-agents see on their cards", places.on_the_cards(patient.bus))
         for url in patient.readyz:
             await self._look(url, places.ready(url))
         return self._found

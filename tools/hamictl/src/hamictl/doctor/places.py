@@ -165,6 +165,20 @@ def serving(found: Iterable[Serving], *, followers: int) -> Iterator[Finding]:
         yield rules.VERSIONS_DIFFER.broken(f"hamictl is {ours}, on the bus are {', '.join(others)}")
 
 
+async def on_the_cards(where: BusSettings) -> list[Finding]:
+    """Tell what node-agents see on their nodes and should not."""
+    return [
+        rules.DRIFT.broken(
+            f"node {use.node}: {drift.kind}: {drift.says}",
+            node=use.node,
+            card=drift.device,
+            pod=str(drift.pod) if drift.pod is not None else "",
+        )
+        for use in (await session.snapshot(where)).nodes
+        for drift in use.drift
+    ]
+
+
 async def ready(url: str) -> list[Finding]:
     """Judge a service's ``/readyz``."""
     try:

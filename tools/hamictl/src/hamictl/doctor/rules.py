@@ -109,6 +109,11 @@ NOT_READY = _error("not-ready", "a service's `/readyz` is not 200", "its answer 
 VERSIONS_DIFFER = _warning(
     "versions-differ", "services, or hamictl, are of different versions", "finish the upgrade: one version for all"
 )
+DRIFT = _warning(
+    "drift",
+    "what a node's agent holds, what its kubelet counts and what runs on its cards disagree",
+    "the sentence says it; see run-on-a-gpu-node",
+)
 RIGHT_MISSING = _error(
     "right-missing", "a service's account may not do what the service has to", "grant it: the table of run-the-services"
 )
@@ -117,7 +122,7 @@ RULES = (
     NOT_CHECKED, KUBERNETES_OLD, CLOCK_OFF, SCHEDULER_CONFIG, EXTENDER_MISSING, EXTENDER_IGNORABLE, EXTENDER_VERBS,
     EXTENDER_NODES, EXTENDER_TIMEOUT, EXTENDER_RESOURCES, RESOURCES_COUNTED, NODES_HIDDEN, WEBHOOK_MISSING,
     WEBHOOK_IGNORES, WEBHOOK_STOPS_ALL, WEBHOOK_HURRIES, WEBHOOK_TRUST, WEBHOOK_EXPIRES, NO_LEADER, NO_FOLLOWER,
-    SERVICE_MISSING, NOT_READY, VERSIONS_DIFFER, RIGHT_MISSING,
+    SERVICE_MISSING, NOT_READY, VERSIONS_DIFFER, DRIFT, RIGHT_MISSING,
 )  # fmt: skip
 """In the order in which the reference lists them."""
 

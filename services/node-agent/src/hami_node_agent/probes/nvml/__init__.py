@@ -18,7 +18,7 @@ from msgspec import structs
 
 from hami_node_agent.node_config import MIG, NodeConfig
 from hami_node_agent.probes.nvml import cards as reading
-from hami_node_agent.probes.nvml.driver import Card, CardFacts, Driver, DriverTrouble, Event, Seen
+from hami_node_agent.probes.nvml.driver import Card, CardFacts, Driver, DriverTrouble, DriverVersions, Event, Seen
 from hami_node_agent.probes.nvml.health import Infirmary, XidRules
 
 __all__ = ["NvmlProbe", "XidRules"]
@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 DEADLINE = 10.0
 """Seconds for one look; a driver that takes longer hangs."""
 
-EVENT_WAIT = 200
-"""Milliseconds of one wait for errors: so long may the end take to be noticed there."""
+EVENT_WAIT = 1000
+"""Milliseconds of one wait for errors: an agent at rest wakes up as seldom as it can."""
 
-CLOSE_TIMEOUT = 1.0
+CLOSE_TIMEOUT = 0.2
+"""Seconds that the end waits for such a wait; the process may end within one."""
 
 PAUSE = 1.0
 """Seconds before errors are waited for again where that was refused."""
@@ -84,6 +85,11 @@ class NvmlProbe:
         self._complain("driver", "")
         self._listen()
         return self._judge(seen)
+
+    @property
+    def versions(self) -> DriverVersions:
+        """Return which driver it is."""
+        return self._driver.versions
 
     async def wait_news(self, seconds: float) -> None:
         """Return after so many seconds, or as soon as the driver has reported an error that counts."""

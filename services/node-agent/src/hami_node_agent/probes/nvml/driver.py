@@ -49,17 +49,32 @@ class Profile(Struct, frozen=True, kw_only=True):
     placements: tuple[tuple[int, int], ...]
 
 
+class DriverVersions(Struct, frozen=True):
+    """Of the driver and of its CUDA; empty = not told."""
+
+    driver: str = ""
+    cuda: str = ""
+
+
+class Process(Struct, frozen=True, kw_only=True):
+    """One process that has opened a card, by its number on the host; ``memory`` in bytes, None = not told."""
+
+    pid: int
+    memory: int | None = None
+
+
 class CardFacts(Struct, frozen=True, kw_only=True):
     """What the driver says of a card beside what is registered; None where it does not tell.
 
     ``memory``: bytes in use; ``busy``, ``memory_busy``: percent of time that it computes, and that its memory is
-    accessed; ``minor``: the number of its device node.
+    accessed; ``minor``: the number of its device node; ``processes``: those that compute or draw on it.
     """
 
     minor: int | None = None
     memory: int | None = None
     busy: int | None = None
     memory_busy: int | None = None
+    processes: tuple[Process, ...] | None = None
 
 
 class Card(Struct, frozen=True, kw_only=True):
@@ -99,6 +114,8 @@ class Driver:
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
         self._is_open = False
+        self.versions = DriverVersions()
+        """As of the last opening."""
         self._events: Any = None
         self._followed: dict[str, Any] = {}
         self._links: dict[tuple[str, str], Link] = {}
@@ -151,7 +168,8 @@ class Driver:
         _load(self._root)
         nv.nvmlInitWithFlags(0)
         self._is_open = True
-        log.info("NVIDIA driver %s, CUDA %s", *(or_none(ask) for ask in (nv.nvmlSystemGetDriverVersion, _cuda)))
+        self.versions = DriverVersions(*(or_none(ask) or "" for ask in (nv.nvmlSystemGetDriverVersion, _cuda)))
+        log.info("NVIDIA driver %s, CUDA %s", self.versions.driver, self.versions.cuda)
 
     def _cards(self) -> Iterator[tuple[Card, Any]]:
         for index in range(nv.nvmlDeviceGetCount()):
@@ -195,8 +213,23 @@ def _card(handle: Any, index: int) -> Card:
             memory=None if memory is None else int(memory.used),
             busy=None if rates is None else int(rates.gpu),
             memory_busy=None if rates is None else int(rates.memory),
+            processes=_processes(handle),
         ),
     )
+
+
+def _processes(handle: Any) -> tuple[Process, ...] | None:
+    """Return who uses the card; None where that is not to be had, whatever the reason: the card is there."""
+    try:  # by version: without one, nvidia-ml-py turns an older driver's "no such function" into an error of its own
+        computing = or_none(nv.nvmlDeviceGetComputeRunningProcesses_v3, handle)
+        drawing = or_none(nv.nvmlDeviceGetGraphicsRunningProcesses_v3, handle)
+    except nv.NVMLError as e:
+        log.debug("the driver does not tell the processes of a card: %s", e)
+        return None
+    if computing is None and drawing is None:
+        return None
+    found = {one.pid: Process(pid=one.pid, memory=one.usedGpuMemory) for one in (*(drawing or ()), *(computing or ()))}
+    return tuple(found.values())
 
 
 def _profiles(handle: Any) -> Iterator[Profile]:
