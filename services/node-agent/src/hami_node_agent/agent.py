@@ -23,6 +23,8 @@ from hami_node_agent.desk import PATIENCE, Desk, Office, Resource, trace_of
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.kubelet import KubeletUnreachable, ListedPod, PodResources, read_checkpoint
 from hami_node_agent.limits import Receiver, folder_of
+from hami_node_agent.mig.book import Piece
+from hami_node_agent.mig.cutter import Cutter, users
 from hami_node_agent.plugin import KUBELET_SOCKET, Plugin, Registered
 from hami_node_agent.pods import NodePods
 from hami_node_agent.rebuild import rebuild
@@ -57,6 +59,11 @@ class Places(Struct, frozen=True, kw_only=True):
         """Return the file of our own table."""
         return self.home / "agent" / "table.json"
 
+    @property
+    def instances(self) -> Path:
+        """Return the file that says which MIG instances are ours."""
+        return self.home / "agent" / "mig.json"
+
 
 class Agent:
     """Everything one node's agent does, from the moment its pods are watched."""
@@ -75,8 +82,10 @@ class Agent:
         telemetry: Telemetry,
         clock: Clock,
         jitter: Callable[[float], float],
+        cutter: Cutter | None = None,
     ) -> None:
         self._node = node
+        self._cutter = cutter
         self._places = places
         self._inventory = inventory
         self._bus = bus
@@ -85,7 +94,14 @@ class Agent:
         file = TableFile(places.table)
         self.table = Table(_written(file), on_change=file.write)
         self._kubelet = PodResources(places.pod_resources)
-        self.reports = Reports(bus, node=node, telemetry=telemetry, is_complete=self._is_complete, jitter=jitter)
+        self.reports = Reports(
+            bus,
+            node=node,
+            telemetry=telemetry,
+            is_complete=self._is_complete,
+            jitter=jitter,
+            instances=lambda uid: cutter.book.of_pod(uid) if cutter is not None else (),
+        )
         self.presence = Presence(
             bus,
             node=node,
@@ -102,6 +118,7 @@ class Agent:
             pods_folder=places.kubelet / "pods",
             clock=clock,
             on_release=self._released,
+            made=cutter,
         )
         office = Office(
             inventory=inventory,
@@ -113,6 +130,7 @@ class Agent:
             telemetry=telemetry,
             clock=clock,
             turn=asyncio.Lock(),
+            cutter=cutter,
             patience=PATIENCE,
         )
         self._witnesses = {r.name: self._witness(r, reader) for r in resources}
@@ -147,13 +165,18 @@ class Agent:
         """Count the calls answered with an error."""
         return sum(desk.refused for desk in self._desks)
 
+    @property
+    def instances(self) -> tuple[Piece, ...]:
+        """Return the MIG instances that containers have."""
+        return tuple(p for p in self._cutter.book.pieces if p.uuid) if self._cutter is not None else ()
+
     def pods_listed(self, pods: Sequence[Pod], unread: Collection[str] = ()) -> None:
         """Take a whole list of the node's pods; whoever holds devices and is not on it is gone.
 
         ``unread`` are the uids of pods on it that could not be read: they stay as they were.
         """
         self.pods.replace(pods, unread)
-        self.pods.miss(ref for ref in self.table.pods if ref.uid not in unread)
+        self.pods.miss(ref for ref in self._releases.holders if ref.uid not in unread)
 
     def pod_changed(self, pod: Pod, *, is_gone: bool) -> None:
         """Take one pod's change."""
@@ -177,6 +200,8 @@ class Agent:
                     self.presence.run_heartbeat,
                 ):
                     tasks.create_task(work())
+                if self._cutter is not None:
+                    tasks.create_task(self._cutter.run(self._users), name="cutter")
         finally:
             for handle in held:
                 await handle.stop()
@@ -184,6 +209,8 @@ class Agent:
 
     async def _complete_table(self) -> None:
         """Make up for what happened while no agent ran: pods that ended, containers that an older plugin served."""
+        if self._cutter is not None:
+            await self._cutter.take_over(self._users)
         await self._releases.sweep()
         names = [desk.resource.name for desk in self._desks]
         rebuild(
@@ -246,7 +273,15 @@ class Agent:
         )
 
     def _holders(self) -> list[str]:
-        return [pod.uid for pod in self.table.pods]
+        return [pod.uid for pod in self._releases.holders]
+
+    def _users(self) -> dict[str, dict[str, tuple[Piece, ...]]]:
+        """Return by card the pods that use it, living or on their way out, with the instances that they were given."""
+        grants = [(entry.pod, entry.container, entry.grants) for entry in self.table.entries]
+        for pod in self.pods.live:
+            allocation = self.pods.allocation(PodRef.of(pod)) if not self.pods.is_over(pod.metadata.uid) else None
+            grants += [(allocation.pod, c.name, c.grants) for c in allocation.containers] if allocation else []
+        return users(grants)
 
     def _is_complete(self, pod: PodRef) -> bool:
         return all(witness.is_served(pod.uid) for witness in self._witnesses.values())
