@@ -8,6 +8,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hami_kit.bus import Bus, Endpoint, Handle
@@ -211,6 +212,8 @@ class Agent:
         """Make up for what happened while no agent ran: pods that ended, containers that an older plugin served."""
         if self._cutter is not None:
             await self._cutter.take_over(self._users)
+            with suppress(ValueError):  # what was seen before stands
+                await self._inventory.look()
         await self._releases.sweep()
         names = [desk.resource.name for desk in self._desks]
         rebuild(
