@@ -71,12 +71,8 @@ MADE = MadeInstance(container="main", place=1, device="GPU-0", uuid="MIG-9", gpu
 
 
 def with_instances(pod: Pod) -> Allocation:
-    grants = tuple(
-        Grant(
-            uuid="GPU-0", vendor="NVIDIA", memory=1, cores=0, cuts=(Cut(profile="1g.5gb", placement=Placement(n, 1)),)
-        )
-        for n in (6, 5)
-    )
+    cuts = [Cut(profile="1g.5gb", placement=Placement(start, 1)) for start in (6, 5)]
+    grants = tuple(Grant(uuid="GPU-0", vendor="NVIDIA", memory=1, cores=0, cuts=(cut,)) for cut in cuts)
     containers = (ContainerGrants(name="main", role=Role.APP, grants=grants),)
     return Allocation(pod=PodRef.of(pod), node="node-1", containers=containers)
 
