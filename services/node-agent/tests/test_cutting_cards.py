@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from hami_model import config
-from hami_model.allocation import Cut, Grant
+from hami_model.allocation import Allocation, ContainerGrants, Cut, Grant
 from hami_model.config import Nvidia
 from hami_model.device import Placement
-from hami_model.objects import PodRef
+from hami_model.objects import Container, Meta, Pod, PodRef, PodSpec, Resources
+from hami_model.request import Role
 from hami_node_agent.mig.book import Book, BookFile, Piece, pieces
-from hami_node_agent.mig.cutter import STUCK, CannotCut, Cutter, users
+from hami_node_agent.mig.cutter import STUCK, CannotCut, Cutter
+from hami_node_agent.mig.users import Users, users
 from hami_node_agent.node_config import NodeConfig
 from hami_node_agent.probes.nvml import NvmlProbe, XidRules
 from hami_node_agent.probes.nvml.driver import Driver
@@ -27,7 +29,7 @@ CHART = config.DEFAULTS.nvidia or Nvidia()
 P, Q = PodRef("default", "p", "uid-p"), PodRef("default", "q", "uid-q")
 CARD = A100.uuid
 NO_PERMISSION, UNKNOWN = 4, 999
-STRANGE = Made(card=CARD, id=5, number=2, start=4, size=4)
+STRANGE = Made(card=CARD, number=2, start=4, size=4)
 
 
 def a_grant(profile: str, start: int, size: int, card: str = CARD) -> Grant:
@@ -39,6 +41,12 @@ SMALL, HALF = a_grant("1g.5gb", 6, 1), a_grant("3g.20gb", 0, 4)
 WHOLE_CARD = Grant(uuid=CARD, vendor="NVIDIA", memory=1000, cores=10)
 
 
+def a_pod(ref: PodRef) -> Pod:
+    wanted = Resources(limits={"nvidia.com/gpu": "1"})
+    meta = Meta(name=ref.name, namespace=ref.namespace, uid=ref.uid)
+    return Pod(metadata=meta, spec=PodSpec(containers=[Container(name="main", resources=wanted)], node_name="n1"))
+
+
 class Node:
     """A node in mode mig, and the agent's part that cuts its cards."""
 
@@ -47,8 +55,8 @@ class Node:
         self.clock = FakeClock()
         self.folder = folder
         self.config = folder / "config.json"
-        self.given: list[tuple[PodRef, str, tuple[Grant, ...]]] = []
-        """Who lives here, and what their containers were given."""
+        self.given: dict[PodRef, tuple[Grant, ...] | None] = {}
+        """Who lives here, and what was given to them; None = nobody can read that."""
         self.set_config()
         self.driver = Driver(folder / "driver")
         self.start_agent()
@@ -69,8 +77,17 @@ class Node:
     async def take_over(self) -> str:
         """Look at the cards and take them over; return what stands against the first one."""
         await self.probe.look()
-        await self.cutter.take_over(lambda: users(self.given))
+        await self.cutter.take_over(self.users)
         return self.cutter.complaint(CARD)
+
+    def users(self) -> Users:
+        return users((), map(a_pod, self.given), allocation=self.allocation, resources=["nvidia.com/gpu"], cards=[CARD])
+
+    def allocation(self, pod: PodRef) -> Allocation | None:
+        grants = self.given[pod]
+        if grants is None:
+            return None
+        return Allocation(pod=pod, node="n1", containers=(ContainerGrants(name="main", role=Role.APP, grants=grants),))
 
     async def make(self, pod: PodRef = P, *grants: Grant, container: str = "main") -> list[str]:
         return [piece.uuid for piece in await self.cutter.make(pod, container, grants)]
@@ -139,8 +156,9 @@ async def test_mig_that_waits_for_a_reset_keeps_pods_away(node: Node, nvml: Fake
 
 
 BUSY: dict[str, tuple[Callable[[Node], AbstractContextManager[None] | None], str]] = {
-    "a process": (lambda n: n.nvml.change(CARD, processes=((42, 5),)), "process 42 is on it"),
-    "a pod that lives": (lambda n: n.given.append((Q, "main", (WHOLE_CARD,))), "it is given to default/q"),
+    "a process": (lambda n: n.nvml.change(CARD, processes=((42, 2),)), "process 42 is on it"),
+    "a pod that lives": (lambda n: n.given.update({Q: (WHOLE_CARD,)}), "it is given to default/q"),
+    "a pod that nobody understands": (lambda n: n.given.update({Q: None}), "it is given to default/q"),
     "nobody knows": (
         lambda n: n.nvml.failing("nvmlDeviceGetComputeRunningProcesses_v3", NO_PERMISSION),
         "the driver does not say whether a process is on it",
@@ -336,7 +354,7 @@ async def test_an_agent_that_starts_anew_keeps_what_is_its_own(ready: Node, nvml
     await ready.make(P, SMALL)
     await ready.make(Q, HALF)
     ready.start_agent()
-    ready.given.append((Q, "main", (HALF,)))
+    ready.given[Q] = (HALF,)
 
     assert await ready.take_over() == ""
     assert ready.places == [(0, 4), (6, 1)]
@@ -350,18 +368,18 @@ async def test_an_agent_that_crashed_while_making_finds_what_it_made(
 ) -> None:
     """It was written down before; the container that asks again gets it, completed."""
     ready.cutter.book.put(*pieces(P, "main", [SMALL]))
-    nvml.make(Made(card=CARD, id=9, number=0, start=6, size=1, computes=computes))
+    nvml.make(Made(card=CARD, number=0, start=6, size=1, computes=computes))
     ready.start_agent()
 
     assert await ready.take_over() == ""
-    assert await ready.make(P, SMALL) == [f"MIG-{CARD}-9"]
-    assert nvml.made == [Made(card=CARD, id=9, number=0, start=6, size=1)]
+    assert await ready.make(P, SMALL) == [f"MIG-{CARD}-13"]
+    assert nvml.made == [Made(card=CARD, number=0, start=6, size=1)]
 
 
 async def test_instances_that_hamis_plugin_made_are_taken_over(node: Node, nvml: FakeNvml) -> None:
     """A pod that lives was promised them by its annotation."""
     nvml.make(STRANGE)
-    node.given.append((Q, "main", (a_grant("3g.20gb", 4, 4),)))
+    node.given[Q] = (a_grant("3g.20gb", 4, 4),)
 
     assert await node.take_over() == ""
     assert [(piece.pod, piece.uuid) for piece in node.cutter.book.pieces] == [(Q, STRANGE.uuid)]
@@ -371,25 +389,52 @@ async def test_instances_that_hamis_plugin_made_are_taken_over(node: Node, nvml:
 
 async def test_another_profile_at_the_same_place_is_nobodys(node: Node, nvml: FakeNvml) -> None:
     """Two slices of memory with one of computing are not what the pod was promised."""
-    nvml.make(Made(card=CARD, id=5, number=9, start=0, size=2))
-    node.given.append((Q, "main", (a_grant("2g.10gb", 0, 2),)))
+    nvml.make(Made(card=CARD, number=9, start=0, size=2))
+    node.given[Q] = (a_grant("2g.10gb", 0, 2),)
 
     assert await node.take_over() == (
         "it has MIG instances that no pod of this node was given (1g.10gb at 0+2), and it is given to default/q"
     )
 
 
-async def test_instances_that_a_reboot_took_are_forgotten(
-    ready: Node, nvml: FakeNvml, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Their slices are free again, and somebody is told whose they were."""
-    await ready.make(P, SMALL)
+@pytest.mark.parametrize("keeps_mode", [True, False], ids=["MIG is on", "MIG is off"])
+async def test_instances_that_a_reboot_took_are_made_again(ready: Node, nvml: FakeNvml, *, keeps_mode: bool) -> None:
+    """Under the same names, which the containers of living pods know; nobody waits for those of the others."""
+    before = await ready.make(P, SMALL)
+    await ready.make(Q, HALF)
+    ready.given[P] = (SMALL,)
     nvml.reset()
+    nvml.change(CARD, mig=int(keeps_mode))
     ready.start_agent()
 
     assert await ready.take_over() == ""
-    assert ready.cutter.book.pieces == ()
-    assert "MIG instance 1g.5gb at 6+1 of GPU-m of pod default/p is not there any more" in caplog.text
+    assert ([piece.uuid for piece in ready.cutter.book.pieces], [m.uuid for m in nvml.made]) == (before, before)
+
+
+async def test_what_cannot_be_made_again_is_tried_again(ready: Node, nvml: FakeNvml) -> None:
+    """Until then the card takes no pods."""
+    before = await ready.make(P, SMALL)
+    ready.given[P] = (SMALL,)
+    nvml.reset()
+    ready.start_agent()
+    with nvml.failing("nvmlDeviceCreateGpuInstanceWithPlacement", UNKNOWN):
+        first = await ready.take_over()
+
+    assert "1g.5gb at 6+1 of GPU-m: " in first
+    assert (await ready.take_over(), [made.uuid for made in nvml.made]) == ("", before)
+
+
+async def test_a_pod_that_knows_its_instance_by_another_name_is_called_out(
+    ready: Node, nvml: FakeNvml, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its container cannot start with what was made again."""
+    (piece,) = pieces(P, "main", [SMALL])
+    ready.cutter.book.put(structs.replace(piece, uuid="MIG-old", gpu_instance=3))
+    ready.given[P] = (SMALL,)
+    ready.start_agent()
+
+    assert await ready.take_over() == ""
+    assert "main of pod default/p knows it as MIG-old: delete the pod" in caplog.text
 
 
 async def test_mig_turned_off_under_us_is_turned_on_again(ready: Node, nvml: FakeNvml) -> None:

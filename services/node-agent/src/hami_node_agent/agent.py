@@ -25,7 +25,8 @@ from hami_node_agent.inventory import Inventory
 from hami_node_agent.kubelet import KubeletUnreachable, ListedPod, PodResources, read_checkpoint
 from hami_node_agent.limits import Receiver, folder_of
 from hami_node_agent.mig.book import Piece
-from hami_node_agent.mig.cutter import Cutter, users
+from hami_node_agent.mig.cutter import Cutter
+from hami_node_agent.mig.users import Users, users
 from hami_node_agent.plugin import KUBELET_SOCKET, Plugin, Registered
 from hami_node_agent.pods import NodePods
 from hami_node_agent.rebuild import rebuild
@@ -278,13 +279,14 @@ class Agent:
     def _holders(self) -> list[str]:
         return [pod.uid for pod in self._releases.holders]
 
-    def _users(self) -> dict[str, dict[str, tuple[Piece, ...]]]:
-        """Return by card the pods that use it, living or on their way out, with the instances that they were given."""
-        grants = [(entry.pod, entry.container, entry.grants) for entry in self.table.entries]
-        for pod in self.pods.live:
-            allocation = self.pods.allocation(PodRef.of(pod)) if not self.pods.is_over(pod.metadata.uid) else None
-            grants += [(allocation.pod, c.name, c.grants) for c in allocation.containers] if allocation else []
-        return users(grants)
+    def _users(self) -> Users:
+        return users(
+            self.table.entries,
+            (pod for pod in self.pods.live if not self.pods.is_over(pod.metadata.uid)),
+            allocation=self.pods.allocation,
+            resources=list(self._witnesses),
+            cards=[card.id for card in self.inventory.cards],
+        )
 
     def _is_complete(self, pod: PodRef) -> bool:
         return all(witness.is_served(pod.uid) for witness in self._witnesses.values())

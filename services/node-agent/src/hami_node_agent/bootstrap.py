@@ -203,8 +203,7 @@ async def look(settings: Settings, probe: Probe, cutter: Cutter | None) -> Inven
         # cards that a file describes are limited by nobody, unless somebody says with what
         is_limited = settings.library_dir is not None or not settings.probes.startswith("sim:")
         complaint = library.complaint if is_limited else _nothing
-        uncut = cutter.complaint if cutter is not None else _simulated
-        inventory = Inventory(probe, complaint=complaint, uncut=uncut)
+        inventory = Inventory(probe, complaint=complaint, uncut=cutter.complaint if cutter is not None else None)
         await inventory.look()
     except ValueError as e:
         raise SettingsError("HAMI_PROBES", str(e)) from e
@@ -213,10 +212,6 @@ async def look(settings: Settings, probe: Probe, cutter: Cutter | None) -> Inven
 
 def _nothing() -> str:
     return ""
-
-
-def _simulated(card: str) -> str:
-    return f"{card} stands in a file, so nobody can cut it"
 
 
 def limiters(

@@ -46,7 +46,7 @@ class Inventory:
     """The cards as last seen; whoever waits hears of each change.
 
     ``complaint``: says why no card of the node can take anybody by limits, whatever the probe says; ``uncut``: why a
-    card in mode mig cannot be cut; empty = they can.
+    card in mode mig cannot be cut; empty = they can. Without ``uncut`` nobody here can cut any.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Inventory:
         cards: tuple[Device, ...] = (),
         *,
         complaint: Callable[[], str] = lambda: "",
-        uncut: Callable[[str], str] = lambda card: f"nobody here can cut {card}",
+        uncut: Callable[[str], str] | None = None,
     ) -> None:
         self._probe = probe
         self._complaint = complaint
@@ -121,8 +121,13 @@ class Inventory:
         if why != self._complained:
             log.warning("%s", f"no card takes a pod: {why}" if why else "containers can be limited again")
         self._complained = why
-        ill = {card.id for card in cards if (self._uncut(card.id) if card.mode == MIG else why)}
-        return tuple(structs.replace(card, healthy=False) if card.id in ill else card for card in cards)
+        return tuple(
+            structs.replace(card, healthy=card.healthy and not (self._is_uncut(card.id) if card.mode == MIG else why))
+            for card in cards
+        )
+
+    def _is_uncut(self, card: str) -> bool:
+        return self._uncut is None or bool(self._uncut(card))
 
     async def wait_changed(self, revision: int) -> int:
         """Return the present revision once it is another than the one given."""

@@ -50,11 +50,17 @@ class Made(Struct, frozen=True, kw_only=True):
     """A MIG instance that is there: its card, its profile's number, its place, and whether one can compute on it."""
 
     card: str
-    id: int
     number: int
     start: int
     size: int
     computes: bool = True
+
+    @property
+    def id(self) -> int:
+        """Return the driver's number of it on its card."""
+        if self.size >= 8:
+            return 0
+        return next(first + self.start // size for size, first in ((4, 1), (2, 3), (1, 7)) if self.size >= size)
 
     @property
     def uuid(self) -> str:
@@ -153,8 +159,7 @@ class FakeNvml:
         found = (line.split() for line in self._read_made() if line.startswith("instance"))
         numbers = ([int(word) for word in words[1:]] for words in found)
         return [
-            Made(card=self._cards[n[0]].uuid, id=n[1], number=n[2], start=n[3], size=n[4], computes=n[5] >= 0)
-            for n in numbers
+            Made(card=self._cards[n[0]].uuid, number=n[2], start=n[3], size=n[4], computes=n[5] >= 0) for n in numbers
         ]
 
     def make(self, made: Made) -> None:

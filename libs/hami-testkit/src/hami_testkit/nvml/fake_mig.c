@@ -182,11 +182,15 @@ int nvmlDeviceGetGpuInstancePossiblePlacements_v2(void *device, unsigned id, Pla
     return *count ? SUCCESS : INVALID;
 }
 
-/* GPU instances */
+/* GPU instances, whose ids follow from their places, and so do the uuids of MIG devices, as on real cards */
+
+static unsigned id_of(Placement at) {
+    return at.size >= 8 ? 0 : at.size >= 4 ? 1 + at.start / 4 : at.size >= 2 ? 3 + at.start / 2 : 7 + at.start;
+}
 
 int nvmlDeviceCreateGpuInstanceWithPlacement(void *device, unsigned profile, const Placement *at, void **instance) {
     Placement possible[PROFILES];
-    int card = card_of(device), is_possible = 0, ids = 0;
+    int card = card_of(device), is_possible = 0;
     int code = begin_of("nvmlDeviceCreateGpuInstanceWithPlacement", device);
     if (code) return code;
     if (!is_on(device)) return NOT_SUPPORTED;
@@ -196,13 +200,10 @@ int nvmlDeviceCreateGpuInstanceWithPlacement(void *device, unsigned profile, con
     enter("nvmlDeviceCreateGpuInstanceWithPlacement", device);
     for (int n = 0; n < state.count; n++) {
         Instance *i = &state.made[n];
-        if (i->card != card) continue;
-        ids |= 1 << i->id;
-        if (i->at.start < at->start + at->size && at->start < i->at.start + i->at.size)
+        if (i->card == card && i->at.start < at->start + at->size && at->start < i->at.start + i->at.size)
             return leave(INSUFFICIENT_RESOURCES);
     }
-    unsigned id = 1;
-    while (ids & 1 << id) id++;
+    unsigned id = id_of(*at);
     state.made[state.count++] = (Instance){card, id, profile - 100, *at, NO_INSTANCE};
     write_state();
     *instance = &gi_handles[card][id];

@@ -6,16 +6,18 @@ hang hold nobody up for longer than the worker's deadline, and what they may hav
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from hami_kit.clock import Clock
 from hami_model.allocation import Grant
 from hami_model.device import Placement
 from hami_model.objects import PodRef
+from msgspec import structs
 
 from hami_node_agent.mig.book import Book, Piece, pieces
 from hami_node_agent.mig.takeover import made, sort, why_busy
+from hami_node_agent.mig.users import Users
 from hami_node_agent.probes.nvml.driver import DriverTrouble, Unfinished
 from hami_node_agent.probes.nvml.instances import Instance, Survey
 from hami_node_agent.probes.nvml.threads import Worker
@@ -27,9 +29,6 @@ LOOK_EVERY = 2.0
 
 STUCK = 10.0
 """Seconds after which an instance that cannot be destroyed keeps new pods off its card."""
-
-Users = Callable[[], Mapping[str, Mapping[str, tuple[Piece, ...]]]]
-"""By card, who uses it among the pods that live here: pod -> the pieces that it was promised, if any."""
 
 
 class CannotCut(Exception):
@@ -95,8 +94,6 @@ class Cutter:
 
     def complaint(self, card: str) -> str:
         """Say why a card takes no pods; empty = it does."""
-        if self._refuses:
-            return self._refuses
         if card in self._why:
             return self._why[card]
         if card not in self._ready:
@@ -114,16 +111,16 @@ class Cutter:
 
     # What is done
 
-    async def take_over(self, users: Users) -> None:
+    async def take_over(self, users: Callable[[], Users]) -> None:
         """Make every card ready that is to be cut, as far as it can be now."""
         for card, is_on in dict(self._cards.to_cut).items():
             if not is_on:
                 self._ready.discard(card)
-            if card not in self._ready and not self._refuses:
+            if card not in self._ready:
                 async with self._turn:
                     await self._take_over(card, users)
 
-    async def run(self, users: Users) -> None:
+    async def run(self, users: Callable[[], Users]) -> None:
         """Go on taking over cards that were not ready."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
@@ -203,7 +200,7 @@ class Cutter:
 
     # Taking over
 
-    async def _take_over(self, card: str, users: Users) -> None:
+    async def _take_over(self, card: str, users: Callable[[], Users]) -> None:
         before = self._why.get(card, "")
         try:
             self._why[card] = await self._prepare(card, users)
@@ -217,26 +214,41 @@ class Cutter:
             log.log(logging.WARNING if after else logging.INFO, "card %s: %s", card, after or "it can be cut")
             self._cards.hurry()
 
-    async def _prepare(self, card: str, users: Users) -> str:
+    async def _prepare(self, card: str, users: Callable[[], Users]) -> str:
         """Turn MIG on and sort out the instances; say what stands against it."""
+        if self._refuses:
+            return self._refuses
         survey = await self._worker.do(lambda: self._knife.survey(card))
         using = users().get(card, {})
         busy = why_busy(survey, using)
         if not survey.is_on:
             if survey.will_be_on:
                 return "MIG is turned on only by a reset: run nvidia-smi --gpu-reset, or reboot the node"
-            if busy:
-                return f"MIG is off and cannot be turned on while {busy}"
+            # who was given instances waits for them: a reboot has turned MIG off
+            sharing = why_busy(survey, [pod for pod, of_pod in using.items() if not of_pod])
+            if sharing:
+                return f"MIG is off and cannot be turned on while {sharing}"
             await self._worker.do(lambda: self._knife.turn_on(card))
             survey = await self._worker.do(lambda: self._knife.survey(card))
         promised = [piece for of_pod in using.values() for piece in of_pod]
         found = sort(survey.instances, written=self.book.of_card(card), promised=promised)
         for piece in found.kept:
             self.book.put(piece)
-        for piece in found.lost:
-            log.warning("MIG instance %s of pod %s is not there any more", piece, piece.pod)
-            self.book.drop(piece)
-        return await self._clear(card, found.strange, busy=busy)
+        why = await self._clear(card, found.strange, busy=busy)
+        if not why:
+            for piece in found.lost:
+                await self._replace(piece, is_used=str(piece.pod) in using)
+        return why
+
+    async def _replace(self, lost: Piece, *, is_used: bool) -> None:
+        """Make an instance again that a reset or a reboot took; at its place it has the same name as before."""
+        log.warning("MIG instance %s of pod %s is not there any more", lost, lost.pod)
+        if not is_used:
+            self.book.drop(lost)
+            return
+        made_anew = await self._make(structs.replace(lost, uuid="", gpu_instance=0, compute_instance=0))
+        if lost.uuid not in ("", made_anew.uuid):
+            log.warning("%s of pod %s knows it as %s: delete the pod", lost.container, lost.pod, lost.uuid)
 
     async def _clear(self, card: str, strange: tuple[Instance, ...], *, busy: str) -> str:
         """Destroy strange instances of a card that nobody uses, once: what comes later an admin has made."""
@@ -251,14 +263,3 @@ class Cutter:
             log.warning("card %s: destroying %s, which is nobody's", card, one.profile)
             await self._worker.do(lambda one=one: self._knife.destroy(card, one.profile, one.placement))  # type: ignore[misc]
         return ""
-
-
-def users(given: Iterable[tuple[PodRef, str, tuple[Grant, ...]]]) -> dict[str, dict[str, tuple[Piece, ...]]]:
-    """Return by card who uses it, from what containers were given, with the instances among that."""
-    found: dict[str, dict[str, tuple[Piece, ...]]] = {}
-    for pod, container, grants in given:
-        wanted = pieces(pod, container, grants)
-        for card in {grant.uuid for grant in grants}:
-            of_card = found.setdefault(card, {})
-            of_card[str(pod)] = (*of_card.get(str(pod), ()), *(p for p in wanted if p.card == card))
-    return found

@@ -242,4 +242,4 @@ def trouble_of(error: nv.NVMLError) -> DriverTrouble:
         case nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
             return DriverTrouble("the NVIDIA driver was updated under us: restart the node's agent once it is loaded")
         case _:
-            return DriverTrouble(f"NVML does not answer: {error}")
+            return DriverTrouble(f"the NVIDIA driver says: {error}")

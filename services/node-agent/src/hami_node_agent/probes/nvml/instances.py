@@ -23,6 +23,13 @@ log = logging.getLogger(__name__)
 _ABSENT = (nv.NVML_ERROR_NOT_FOUND, nv.NVML_ERROR_INVALID_ARGUMENT, nv.NVML_ERROR_NOT_SUPPORTED)
 
 
+_WHY = {
+    nv.NVML_ERROR_INSUFFICIENT_RESOURCES: "the card has no room there: somebody else has made an instance",
+    nv.NVML_ERROR_NO_PERMISSION: "the agent may not change the card: run it privileged",
+    nv.NVML_ERROR_IN_USE: "the card, or the instance, is in use by somebody else",
+}
+
+
 class Instance(Struct, frozen=True, kw_only=True):
     """A GPU instance as the card has it, with its compute instances and what containers are given: id -> MIG uuid."""
 
@@ -119,9 +126,8 @@ class _Translated:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, nv.NVMLError):
-            if error.value == nv.NVML_ERROR_INSUFFICIENT_RESOURCES:
-                raise DriverTrouble("the card has no room there: somebody else has made an instance") from error
-            raise trouble_of(error) from error
+            why = _WHY.get(error.value)
+            raise (DriverTrouble(why) if why else trouble_of(error)) from error
 
 
 def _handle(card: str) -> Any:
