@@ -84,6 +84,7 @@ def test_what_the_node_has_made_is_added_to_what_was_reserved(bench: Bench, show
     lacking = confirmation(pod, with_instances(pod), bench.world.catalog, [MADE])
     first, second = json.loads(lacking.annotations[PIECES])
 
+    assert pod.metadata.resource_version == lacking.version
     assert json.loads(RESERVED)[0] == first
     assert {**json.loads(RESERVED)[1], "migUUID": "MIG-9", "gpuInstanceID": 4, "computeInstanceID": 0} == second
 
@@ -93,8 +94,9 @@ def test_what_the_pod_says_already_is_not_written_again(bench: Bench) -> None:
     pod = bound({PIECES: RESERVED, PHASE: "success"})
     written = confirmation(pod, with_instances(pod), bench.world.catalog, [MADE]).annotations
     again = bound({**written, PHASE: "success"})
+    lacking = confirmation(again, with_instances(again), bench.world.catalog, [MADE])
 
-    assert {} == confirmation(again, with_instances(again), bench.world.catalog, [MADE]).annotations
+    assert ({}, None) == (lacking.annotations, lacking.version)
 
 
 @pytest.mark.parametrize("wrong", [{"device": "GPU-1"}, {"container": "other"}, {"place": 7}])

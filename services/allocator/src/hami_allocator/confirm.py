@@ -27,6 +27,8 @@ class Confirmation(Struct, frozen=True):
 
     annotations: dict[str, str]
     labels: dict[str, str]
+    version: str | None = None
+    """The pod's resourceVersion where something is added to what stands there; somebody may have changed that since."""
 
     def __bool__(self) -> bool:
         return bool(self.annotations or self.labels)
@@ -41,6 +43,7 @@ def confirmation(pod: Pod, allocation: Allocation, catalog: Catalog, made: Seque
     for a label value gets none.
     """
     annotations = {} if pod.annotations.get(BIND_PHASE) == SUCCESS else {BIND_PHASE: SUCCESS}
+    identities: dict[str, str] = {}
     for word in allocation.vendors:
         vendor = catalog.find(word)
         key = vendor.keys.to_allocate if vendor is not None else ""
@@ -49,10 +52,11 @@ def confirmation(pod: Pod, allocation: Allocation, catalog: Catalog, made: Seque
         if key and text and (text != emptied or not pod.spec.node_name):
             annotations[key] = emptied
         if vendor is not None and vendor.made is not None and made:
-            annotations |= vendor.made(vendor, allocation, pod, made)
+            identities |= vendor.made(vendor, allocation, pod, made)
     labels = pod.metadata.labels or {}
     wanted = {NODE: allocation.node} if _LABEL.fullmatch(allocation.node) else {}
-    return Confirmation(annotations, {k: v for k, v in wanted.items() if labels.get(k) != v})
+    lacking = {k: v for k, v in wanted.items() if labels.get(k) != v}
+    return Confirmation(annotations | identities, lacking, pod.metadata.resource_version if identities else None)
 
 
 class Confirmer:
@@ -100,6 +104,5 @@ class Confirmer:
                 pod,
                 annotations=dict(lacking.annotations),
                 labels=dict(lacking.labels),
-                # identities are added to a list that somebody may have changed since we saw it
-                resource_version=entry.pod.metadata.resource_version if entry.instances else None,
+                resource_version=lacking.version,
             )
