@@ -313,7 +313,9 @@ async def test_a_pod_that_is_gone_leaves_its_slices_to_the_next(ready: Node) -> 
     assert ready.places == [(2, 2)]
 
 
-async def test_an_instance_with_a_process_on_it_stays_until_that_ends(ready: Node, nvml: FakeNvml) -> None:
+async def test_an_instance_with_a_process_on_it_stays_until_that_ends(
+    ready: Node, nvml: FakeNvml, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever Kubernetes says; a card that waits long for it takes no more pods."""
     await ready.make(P, SMALL)
     (made,) = nvml.made
@@ -324,6 +326,7 @@ async def test_an_instance_with_a_process_on_it_stays_until_that_ends(ready: Nod
     nvml.change(CARD, processes=())
 
     assert soon == (False, "")
+    assert "of pod default/p cannot be destroyed now: process 42 is on it" in caplog.text
     assert late == "1g.5gb at 6+1 of GPU-m of pod default/p, which is gone, cannot be destroyed"
     assert nvml.made == [made]
     assert (await ready.cutter.destroy_of(P), ready.cutter.complaint(CARD), nvml.made) == (True, "", [])

@@ -148,7 +148,9 @@ async def test_cards_in_mode_mig_say_how_they_can_be_cut(nvml: FakeNvml, watch: 
 async def test_a_profile_is_known_by_its_name(nvml: FakeNvml, watch: Watch, *, tells_names: bool) -> None:
     """Variants of as many slices are profiles of their own; HAMi takes each for the plain one."""
     nvml.show(A100)
-    wanted = MigModels(models=("A100",), profiles=("1g.10gb", "1g.5gb+me", "7g.39gb", "1g.20gb", "6g.40gb"))
+    wanted = MigModels(
+        models=("A100",), profiles=("1g.10gb", "1g.5gb+me", "7g.39gb", "1g.20gb", "6g.40gb", "2g.10gb+me")
+    )
     asked = structs.replace(CHART, mig_profile_allowlist=(wanted,))
 
     with nullcontext() if tells_names else nvml.failing("nvmlDeviceGetGpuInstanceProfileInfoV", FUNCTION_NOT_FOUND):
