@@ -85,10 +85,10 @@ class Ledger:
         match event:
             case Seen():
                 return entry and self._rebook(structs.replace(entry, is_watched=True), event.pod, entry.allocation)
-            case Extended():
-                return entry and self._rebook(entry, entry.pod, event.allocation)
             case Made():
                 return entry and self._note(structs.replace(entry, instances=event.instances))
+            case Extended():
+                return entry and self._rebook(entry, entry.pod, event.allocation)
             case _ if _is_repeated(entry, event):
                 return entry
             case Released():
