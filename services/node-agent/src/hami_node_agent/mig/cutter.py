@@ -6,20 +6,17 @@ hang hold nobody up for longer than the worker's deadline, and what they may hav
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from hami_kit.clock import Clock
 from hami_model.allocation import Grant
-from hami_model.device import Placement
 from hami_model.objects import PodRef
-from msgspec import structs
 
 from hami_node_agent.mig.book import Book, Piece, pieces
-from hami_node_agent.mig.takeover import made, sort, why_busy
+from hami_node_agent.mig.takeover import Knife, Taker, made
 from hami_node_agent.mig.users import Users
 from hami_node_agent.probes.nvml.driver import DriverTrouble, Unfinished
-from hami_node_agent.probes.nvml.instances import Instance, Survey
 from hami_node_agent.probes.nvml.threads import Worker
 
 log = logging.getLogger(__name__)
@@ -33,26 +30,6 @@ STUCK = 10.0
 
 class CannotCut(Exception):
     """Why an instance cannot be made, in one sentence."""
-
-
-class Knife(Protocol):
-    """What is done to a card; each may block, and raises ``DriverTrouble``."""
-
-    def survey(self, card: str) -> Survey:
-        """Look at a card."""
-        ...
-
-    def turn_on(self, card: str) -> None:
-        """Turn MIG on."""
-        ...
-
-    def make(self, card: str, profile: str, placement: Placement, *, adopts: bool) -> Instance:
-        """Make an instance at exactly this place; ``adopts``: one that is there already is taken, and completed."""
-        ...
-
-    def destroy(self, card: str, profile: str, placement: Placement, *, uuid: str = "") -> None:
-        """Destroy the instance at this place; nothing there, or one of another name, is nothing to do."""
-        ...
 
 
 class Cards(Protocol):
@@ -83,6 +60,7 @@ class Cutter:
         self._why: dict[str, str] = {}
         self._failing_since: dict[str, float] = {}
         self._turn = asyncio.Lock()
+        self._taker = Taker(knife, worker, book, self._make)
         self.book = book
 
     # What is asked
@@ -118,7 +96,7 @@ class Cutter:
                 self._ready.discard(card)
             if card not in self._ready:
                 async with self._turn:
-                    await self._take_over(card, users)
+                    await self._take_over(card, users().get(card, {}))
 
     async def run(self, users: Callable[[], Users]) -> None:
         """Go on taking over cards that were not ready."""
@@ -200,66 +178,20 @@ class Cutter:
 
     # Taking over
 
-    async def _take_over(self, card: str, users: Callable[[], Users]) -> None:
-        before = self._why.get(card, "")
-        try:
-            self._why[card] = await self._prepare(card, users)
-        except DriverTrouble as e:
-            self._why[card] = str(e)
-        if not self._why[card]:
-            del self._why[card]
+    async def _take_over(self, card: str, using: Mapping[str, tuple[Piece, ...]]) -> None:
+        before = self._why.pop(card, "")
+        why = self._refuses or await self._prepare(card, using)
+        if why:
+            self._why[card] = why
+        else:
             self._ready.add(card)
             self._once_ready.add(card)
-        if (after := self._why.get(card, "")) != before or card in self._ready:
-            log.log(logging.WARNING if after else logging.INFO, "card %s: %s", card, after or "it can be cut")
+        if why != before or not why:
+            log.log(logging.WARNING if why else logging.INFO, "card %s: %s", card, why or "it can be cut")
             self._cards.hurry()
 
-    async def _prepare(self, card: str, users: Callable[[], Users]) -> str:
-        """Turn MIG on and sort out the instances; say what stands against it."""
-        if self._refuses:
-            return self._refuses
-        survey = await self._worker.do(lambda: self._knife.survey(card))
-        using = users().get(card, {})
-        busy = why_busy(survey, using)
-        if not survey.is_on:
-            if survey.will_be_on:
-                return "MIG is turned on only by a reset: run nvidia-smi --gpu-reset, or reboot the node"
-            # who was given instances waits for them: a reboot has turned MIG off
-            sharing = why_busy(survey, [pod for pod, of_pod in using.items() if not of_pod])
-            if sharing:
-                return f"MIG is off and cannot be turned on while {sharing}"
-            await self._worker.do(lambda: self._knife.turn_on(card))
-            survey = await self._worker.do(lambda: self._knife.survey(card))
-        promised = [piece for of_pod in using.values() for piece in of_pod]
-        found = sort(survey.instances, written=self.book.of_card(card), promised=promised)
-        for piece in found.kept:
-            self.book.put(piece)
-        why = await self._clear(card, found.strange, busy=busy)
-        if not why:
-            for piece in found.lost:
-                await self._replace(piece, is_used=str(piece.pod) in using)
-        return why
-
-    async def _replace(self, lost: Piece, *, is_used: bool) -> None:
-        """Make an instance again that a reset or a reboot took; at its place it has the same name as before."""
-        log.warning("MIG instance %s of pod %s is not there any more", lost, lost.pod)
-        if not is_used:
-            self.book.drop(lost)
-            return
-        made_anew = await self._make(structs.replace(lost, uuid="", gpu_instance=0, compute_instance=0))
-        if lost.uuid not in ("", made_anew.uuid):
-            log.warning("%s of pod %s knows it as %s: delete the pod", lost.container, lost.pod, lost.uuid)
-
-    async def _clear(self, card: str, strange: tuple[Instance, ...], *, busy: str) -> str:
-        """Destroy strange instances of a card that nobody uses, once: what comes later an admin has made."""
-        if not strange:
-            return ""
-        what = ", ".join(f"{i.profile} at {i.placement.start}+{i.placement.size}" for i in strange)
-        if busy:
-            return f"it has MIG instances that no pod of this node was given ({what}), and {busy}"
-        if card in self._once_ready:
-            return f"somebody else has made MIG instances on it ({what}): destroy them, or restart the agent"
-        for one in strange:
-            log.warning("card %s: destroying %s, which is nobody's", card, one.profile)
-            await self._worker.do(lambda one=one: self._knife.destroy(card, one.profile, one.placement))  # type: ignore[misc]
-        return ""
+    async def _prepare(self, card: str, using: Mapping[str, tuple[Piece, ...]]) -> str:
+        try:
+            return await self._taker.prepare(card, using, again=card in self._once_ready)
+        except DriverTrouble as e:
+            return str(e)

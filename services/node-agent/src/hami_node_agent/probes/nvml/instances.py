@@ -7,7 +7,6 @@ instance has one compute instance of its full size, sharing the engines (HAMi co
 import ctypes
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pynvml as nv
@@ -16,11 +15,10 @@ from msgspec import Struct
 
 from hami_node_agent.probes.nvml.calls import or_none
 from hami_node_agent.probes.nvml.driver import DriverTrouble, Unfinished, trouble_of
+from hami_node_agent.probes.nvml.mig_devices import ABSENT, devices, processes, processes_on
 from hami_node_agent.probes.nvml.profiles import Profile, means, named, profiles
 
 log = logging.getLogger(__name__)
-
-_ABSENT = (nv.NVML_ERROR_NOT_FOUND, nv.NVML_ERROR_INVALID_ARGUMENT, nv.NVML_ERROR_NOT_SUPPORTED)
 
 
 _WHY = {
@@ -66,7 +64,7 @@ class Scalpel:
                 is_on=now == nv.NVML_DEVICE_MIG_ENABLE,
                 will_be_on=then == nv.NVML_DEVICE_MIG_ENABLE,
                 instances=tuple(_instances(card, handle)) if now == nv.NVML_DEVICE_MIG_ENABLE else (),
-                processes=_processes(handle),
+                processes=processes(handle),
             )
 
     def turn_on(self, card: str) -> None:
@@ -111,7 +109,7 @@ class Scalpel:
             if found is None or (uuid and found.computes and uuid not in found.computes.values()):
                 return
             handle = _handle(card)
-            using = _processes_on(handle, found)
+            using = processes_on(handle, found.id)
             if using is None or using:
                 who = f"process {', '.join(map(str, sorted(using)))} is" if using else "nobody can say who is"
                 raise DriverTrouble(f"{who} on it")
@@ -138,7 +136,7 @@ def _at(card: str, profile: str, placement: Placement) -> Instance | None:
     try:
         return next((i for i in _instances(card, _handle(card)) if i.is_a(profile, placement)), None)
     except nv.NVMLError as e:
-        if e.value in _ABSENT:  # the card, or MIG on it
+        if e.value in ABSENT:  # the card, or MIG on it
             return None
         raise
 
@@ -153,14 +151,14 @@ def _take_back(handle: Any, instance: Any, why: Exception) -> None:
 def _completed(card: str, handle: Any, instance: Any, profile: Profile) -> Instance:
     """Give an instance its compute instance, unless it has one; return it with its MIG uuid."""
     info = nv.nvmlGpuInstanceGetInfo(instance)
-    devices = dict(_devices(handle)).get(info.id, {})
-    if not devices:
+    made = dict(devices(handle)).get(info.id, {})
+    if not made:
         nv.nvmlGpuInstanceCreateComputeInstance(instance, _full_size(instance, profile.slices))
-        devices = dict(_devices(handle)).get(info.id, {})
-    if len(devices) != 1:
-        raise DriverTrouble(f"GPU instance {info.id} has {len(devices)} MIG devices where one is expected")
+        made = dict(devices(handle)).get(info.id, {})
+    if len(made) != 1:
+        raise DriverTrouble(f"GPU instance {info.id} has {len(made)} MIG devices where one is expected")
     place = Placement(info.placement.start, info.placement.size)
-    return Instance(card=card, id=info.id, profile=profile.name, placement=place, computes=devices)
+    return Instance(card=card, id=info.id, profile=profile.name, placement=place, computes=made)
 
 
 def _full_size(instance: Any, slices: int) -> int:
@@ -175,13 +173,13 @@ def _full_size(instance: Any, slices: int) -> int:
 
 def _remove(handle: Any, gpu_instance: int) -> None:
     instance = nv.nvmlDeviceGetGpuInstanceById(handle, gpu_instance)
-    for compute in dict(_devices(handle)).get(gpu_instance, {}):
+    for compute in dict(devices(handle)).get(gpu_instance, {}):
         nv.nvmlComputeInstanceDestroy(nv.nvmlGpuInstanceGetComputeInstanceById(instance, compute))
     nv.nvmlGpuInstanceDestroy(instance)
 
 
 def _instances(card: str, handle: Any) -> Iterator[Instance]:
-    devices = dict(_devices(handle))
+    made = dict(devices(handle))
     for profile in profiles(handle):
         found = (nv.c_nvmlGpuInstance_t * max(profile.instances, 1))()
         count = ctypes.c_uint(len(found))
@@ -189,47 +187,4 @@ def _instances(card: str, handle: Any) -> Iterator[Instance]:
         for instance in found[: count.value]:
             info = nv.nvmlGpuInstanceGetInfo(instance)
             place = Placement(info.placement.start, info.placement.size)
-            yield Instance(
-                card=card, id=info.id, profile=profile.name, placement=place, computes=devices.get(info.id, {})
-            )
-
-
-def _devices(handle: Any) -> Iterator[tuple[int, dict[int, str]]]:
-    """Yield for each GPU instance its compute instances with their MIG uuids."""
-    found: dict[int, dict[int, str]] = {}
-    for device in _handles(handle):
-        instance, compute = nv.nvmlDeviceGetGpuInstanceId(device), nv.nvmlDeviceGetComputeInstanceId(device)
-        found.setdefault(instance, {})[compute] = nv.nvmlDeviceGetUUID(device)
-    yield from found.items()
-
-
-def _handles(handle: Any) -> Iterator[Any]:
-    """Yield the handles of a card's MIG devices."""
-    for index in range(nv.nvmlDeviceGetMaxMigDeviceCount(handle)):
-        try:
-            yield nv.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-        except nv.NVMLError as e:
-            if e.value not in _ABSENT:
-                raise
-
-
-def _processes(handle: Any) -> frozenset[int] | None:
-    """Return who computes or draws on a card or any of its instances; None where the driver does not say."""
-    with suppress(nv.NVMLError):
-        return frozenset(pid for device in (handle, *_handles(handle)) for pid, _ in _running(device))
-    return None
-
-
-def _processes_on(handle: Any, instance: Instance) -> frozenset[int] | None:
-    with suppress(nv.NVMLError):
-        mine = [device for device in _handles(handle) if nv.nvmlDeviceGetGpuInstanceId(device) == instance.id]
-        of_card = {pid for pid, on in _running(handle) if on == instance.id}
-        return frozenset(of_card.union(*({pid for pid, _ in _running(device)} for device in mine)))
-    return None
-
-
-def _running(device: Any) -> Iterator[tuple[int, int]]:
-    computing = nv.nvmlDeviceGetComputeRunningProcesses(device)
-    drawing = or_none(nv.nvmlDeviceGetGraphicsRunningProcesses, device) or ()
-    for process in (*computing, *drawing):
-        yield int(process.pid), int(process.gpuInstanceId)
+            yield Instance(card=card, id=info.id, profile=profile.name, placement=place, computes=made.get(info.id, {}))
