@@ -290,6 +290,13 @@ async def test_a_driver_that_hangs_is_waited_for_once(node: Node, nvml: FakeNvml
     assert (nvml.made, node.cutter.book.pieces) == ([], ())
 
 
+async def test_cutting_does_not_depend_on_who_looks(ready: Node) -> None:
+    """Whoever looks at the cards lets go of a driver that is reloaded, at any time."""
+    ready.driver.close()
+
+    assert len(await ready.make(P, SMALL)) == 1
+
+
 async def test_nobody_is_given_slices_that_another_still_has(ready: Node) -> None:
     """The sentence names who has them."""
     await ready.make(Q, HALF)

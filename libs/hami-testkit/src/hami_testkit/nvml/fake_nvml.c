@@ -87,7 +87,7 @@ static int text(int card, const char *what, char *out, unsigned size) {
 
 int nvmlInitWithFlags(unsigned flags) {
     int code = begin("nvmlInitWithFlags");
-    initialised = initialised || !code;
+    initialised += !code;   /* counted, as by the real one */
     return code;
 }
 
@@ -95,7 +95,7 @@ int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 
 int nvmlShutdown(void) {
     int code = begin("nvmlShutdown");
-    initialised = 0;
+    initialised -= initialised > 0;
     return code;
 }
 

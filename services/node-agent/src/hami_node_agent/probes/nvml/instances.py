@@ -7,6 +7,7 @@ instance has one compute instance of its full size, sharing the engines (HAMi co
 import ctypes
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pynvml as nv
@@ -53,11 +54,11 @@ class Survey(Struct, frozen=True, kw_only=True):
 
 
 class Scalpel:
-    """Cuts cards. NVML must be open already: whoever looks at the cards opens it."""
+    """Cuts cards. The library must be loaded already, from where whoever looks at the cards found it."""
 
     def survey(self, card: str) -> Survey:
         """Look at a card."""
-        with _Translated():
+        with _Open():
             handle = _handle(card)
             now, then = nv.nvmlDeviceGetMigMode(handle)
             return Survey(
@@ -69,7 +70,7 @@ class Scalpel:
 
     def turn_on(self, card: str) -> None:
         """Turn MIG on; raise ``DriverTrouble`` where that takes more than a call."""
-        with _Translated():
+        with _Open():
             handle = _handle(card)
             nv.nvmlDeviceSetMigMode(handle, nv.NVML_DEVICE_MIG_ENABLE)
             now, _ = nv.nvmlDeviceGetMigMode(handle)
@@ -81,7 +82,7 @@ class Scalpel:
 
         Raise ``Unfinished`` where what was begun could not be taken back.
         """
-        with _Translated():
+        with _Open():
             handle = _handle(card)
             found = named(profile, profiles(handle))
             if found is None:
@@ -104,7 +105,7 @@ class Scalpel:
 
         Nothing there, or one that is called otherwise, is nothing to do; so is a card that is not there any more.
         """
-        with _Translated():
+        with _Open():
             found = _at(card, profile, placement)
             if found is None or (uuid and found.computes and uuid not in found.computes.values()):
                 return
@@ -116,13 +117,18 @@ class Scalpel:
             _remove(handle, found.id)
 
 
-class _Translated:
-    """Turns the driver's errors into sentences."""
+class _Open:
+    """Holds the driver open for a block, also where whoever looks at the cards lets go of it; translates its errors."""
 
     def __enter__(self) -> None:
-        return
+        try:
+            nv.nvmlInitWithFlags(0)
+        except nv.NVMLError as e:
+            raise trouble_of(e) from e
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        with suppress(nv.NVMLError):
+            nv.nvmlShutdown()
         if isinstance(error, nv.NVMLError):
             why = _WHY.get(error.value)
             raise (DriverTrouble(why) if why else trouble_of(error)) from error
