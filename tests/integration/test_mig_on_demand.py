@@ -4,7 +4,7 @@ real nvidia-ml-py on a scripted driver."""
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -48,32 +48,22 @@ class System:
         assert 201 == (await self._api.post(PODS, json=pod)).status_code
 
     async def wait(self, name: str, is_so: Callable[[Json], bool]) -> Json:
-        """Return a pod once something is so of it."""
-        pod: Json = {}
-
-        async def found() -> bool:
-            nonlocal pod
-            pod = (await self._api.get(f"{PODS}/{name}")).json()
-            return is_so(pod)
-
-        await until(found)
-        return pod
-
-    async def wait_served(self, name: str) -> Json:
-        """Return a pod once it is served; one that had to wait is tried again whenever the cluster changes."""
-
-        async def change() -> None:
-            for number in count():
-                body = {"metadata": {"labels": {"changes": str(number)}}}
-                headers = {"Content-Type": "application/merge-patch+json"}
-                await self._api.patch(f"/api/v1/nodes/{NODE}", json=body, headers=headers)
-                await asyncio.sleep(CHANGES_EVERY)
-
-        changing = asyncio.create_task(change())
+        """Return a pod once something is so of it; one that waits is tried again whenever the cluster changes."""
+        changing = asyncio.create_task(self._change())
         try:
-            return await self.wait(name, is_served)
+            async with asyncio.timeout(DEADLINE):
+                while not is_so(pod := (await self._api.get(f"{PODS}/{name}")).json()):
+                    await asyncio.sleep(0.05)
+                return pod  # type: ignore[no-any-return]
         finally:
             changing.cancel()
+
+    async def _change(self) -> None:
+        headers = {"Content-Type": "application/merge-patch+json"}
+        for number in count():
+            body = {"metadata": {"labels": {"changes": str(number)}}}
+            await self._api.patch(f"/api/v1/nodes/{NODE}", json=body, headers=headers)
+            await asyncio.sleep(CHANGES_EVERY)
 
     async def delete(self, name: str) -> None:
         """Delete a pod."""
@@ -83,7 +73,9 @@ class System:
         """Delete every pod, and wait until all instances are destroyed."""
         for pod in (await self._api.get(PODS)).json()["items"]:
             await self.delete(pod["metadata"]["name"])
-        await until(lambda: not self.nvml.made)
+        async with asyncio.timeout(DEADLINE):
+            while self.nvml.made:
+                await asyncio.sleep(0.05)
 
     def env(self, pod: Json, container: str = "main") -> dict[str, str]:
         """Return the environment that the kubelet gave a container."""
@@ -100,15 +92,6 @@ class System:
 def a_container(name: str, mib: int) -> Json:
     limits = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": str(mib)}
     return {"name": name, "image": "app", "resources": {"limits": limits}}
-
-
-async def until(is_so: Callable[[], Awaitable[bool] | bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            found = is_so()
-            if await found if isinstance(found, Awaitable) else found:
-                return
-            await asyncio.sleep(0.05)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -172,7 +155,7 @@ def identities(pod: Json) -> list[tuple[str, int, int]]:
 async def test_each_container_gets_an_instance_of_its_own(system: System) -> None:
     """Its environment names it and sets no limits; the pod says what the node made; with the pod they are destroyed."""
     await system.apply("half", 15000, init_mib=4000)
-    half = await system.wait_served("half")
+    half = await system.wait("half", is_served)
     places, made, env = system.places, {m.uuid: (m.uuid, m.id, 0) for m in system.nvml.made}, system.env(half)
     await system.clear()
 
@@ -185,11 +168,11 @@ async def test_each_container_gets_an_instance_of_its_own(system: System) -> Non
 async def test_where_one_was_destroyed_another_profile_fits(system: System) -> None:
     """The pod that waits for the whole card gets it once the other's containers are gone."""
     await system.apply("small", 4000)
-    await system.wait_served("small")
+    await system.wait("small", is_served)
     await system.apply("whole", 40000)
     await system.wait("whole", waits)
     await system.delete("small")
-    whole = await system.wait_served("whole")
+    whole = await system.wait("whole", is_served)
     (made,) = system.nvml.made
 
     assert ([(0, "7g.40gb", 0, 8)], made.uuid) == (pieces(whole), identities(whole)[0][0])
@@ -198,7 +181,7 @@ async def test_where_one_was_destroyed_another_profile_fits(system: System) -> N
 async def test_nobody_forgets_an_instance_by_starting_anew(system: System) -> None:
     """Neither the agent nor the allocator: the pod keeps it until it ends, and nobody else gets its place."""
     await system.apply("stays", 40000)
-    stays = await system.wait_served("stays")
+    stays = await system.wait("stays", is_served)
     made = system.nvml.made
     await system.parts.kill(f"agent-{NODE}")
     await system.parts.stop(leader := await system.parts.leader())
@@ -209,7 +192,7 @@ async def test_nobody_forgets_an_instance_by_starting_anew(system: System) -> No
     await system.wait("next", waits)
     kept = system.nvml.made
     await system.delete("stays")
-    after = await system.wait_served("next")
+    after = await system.wait("next", is_served)
 
     assert made == kept
     assert [(made[0].uuid, made[0].id, 0)] == identities(stays)
@@ -223,7 +206,7 @@ async def test_a_pod_whose_instance_cannot_be_made_is_told_why(system: System) -
         failed = await system.wait("unlucky", has_failed)
     left = system.nvml.made
     await system.apply("lucky", 8000)
-    lucky = await system.wait_served("lucky")
+    lucky = await system.wait("lucky", is_served)
     (made,) = system.nvml.made
 
     assert "MIG instances of main cannot be made: 2g.10gb at " in failed["status"]["message"]
