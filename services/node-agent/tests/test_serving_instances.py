@@ -11,7 +11,7 @@ from hami_model.objects import Pod, PodRef
 from hami_model.request import Role
 from hami_node_agent.desk import Refusal
 from hami_node_agent.inventory import replica_ids
-from hami_node_agent.mig.book import Book
+from hami_node_agent.mig.book import Book, BookFile, Piece
 from hami_node_agent.mig.cutter import Cutter
 from hami_node_agent.probes.nvml.driver import DriverTrouble
 from hami_node_agent.probes.nvml.instances import Instance, Survey
@@ -65,8 +65,13 @@ class CutNode(Node):
 
     def __init__(self, folder: Path) -> None:
         self.knife = FakeKnife()
-        cutter = Cutter(cards=Cards(), knife=self.knife, book=Book(), worker=Worker(5), clock=FakeClock())
+        self.disk = BookFile(folder / "mig.json")
+        book = Book(on_change=self.write)
+        cutter = Cutter(cards=Cards(), knife=self.knife, book=book, worker=Worker(5), clock=FakeClock())
         super().__init__(folder, cards=(CARD,), cutter=cutter)
+
+    def write(self, pieces: tuple[Piece, ...]) -> None:
+        self.disk.write(pieces)
 
     def promise(self, pod: Pod, *starts: int) -> Pod:
         """Let the API server have the pod bound here, each of its containers with an instance of two slices."""
@@ -152,3 +157,28 @@ async def test_a_container_whose_instance_cannot_be_made_is_refused_with_the_rea
     with pytest.raises(Refusal, match=r"MIG instances of c cannot be made: 2g\.10gb at 0\+2 of GPU-a: the card has no"):
         await admit(node, pod)
     assert node.releases.holders == ()
+
+
+async def test_an_instance_that_cannot_be_written_down_is_not_made(node: CutNode) -> None:
+    """An agent that starts again would not know whose it is."""
+    pod = node.promise(a_pod("p", a_container("c", 1)), 0)
+    node.disk = BookFile(Path("/proc/none/mig.json"))
+
+    with pytest.raises(Refusal, match="whose a MIG instance is cannot be written down on the node: "):
+        await admit(node, pod)
+    assert (node.knife.made, node.releases.holders) == ({}, ())
+
+
+async def test_an_instance_that_cannot_be_forgotten_now_is_forgotten_later(node: CutNode) -> None:
+    """Its slices are given on only then."""
+    pod = node.promise(a_pod("p", a_container("c", 1)), 0)
+    await admit(node, pod)
+    node.kubelet.forget(pod)
+    node.pods.lose(pod)
+    disk, node.disk = node.disk, BookFile(Path("/proc/none/mig.json"))
+    await node.releases.sweep()
+    held = node.releases.holders
+    node.disk = disk
+    await node.releases.sweep()
+
+    assert (held, node.releases.holders) == ((PodRef.of(pod),), ())

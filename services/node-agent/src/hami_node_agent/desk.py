@@ -148,6 +148,8 @@ class Desk:
             return await self._office.cutter.make(asker.pod, asker.container, grants)
         except CannotCut as e:
             raise Refusal(str(e), asker) from e
+        except OSError as e:
+            raise Refusal(f"whose a MIG instance is cannot be written down on the node: {e}", asker) from e
 
     async def _grants(self, asker: Asker, count: int) -> tuple[Grant, ...]:
         """Return what the allocation gives the container; wait for one that is on its way, then read the pod once."""

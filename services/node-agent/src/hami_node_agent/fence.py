@@ -12,7 +12,7 @@ from hami_model.device import Device
 from hami_model.objects import Container, Pod, PodSpec
 from hami_model.request import Role
 
-from hami_node_agent.node_config import MIG
+from hami_node_agent.node_config import HAMI_CORE, MIG
 from hami_node_agent.table import Entry
 
 Lookup = Callable[[str, str], Device | None]
@@ -40,8 +40,8 @@ def overfull(entries: Sequence[Entry], new: Entry, *, card: Lookup, pod: Callabl
 
 
 def _out_of_mode(device: Device) -> str:
-    what = "no MIG instance" if device.mode == MIG else "a MIG instance"
-    return f"card {device.id} is in mode {device.mode}, and the allocation names {what} of it: create the pod again"
+    mode, what = device.mode or HAMI_CORE, "no MIG instance" if device.mode == MIG else "a MIG instance"
+    return f"card {device.id} is in mode {mode}, and the allocation names {what} of it: create the pod again"
 
 
 def _excess(device: Device, used: Charge) -> str | None:

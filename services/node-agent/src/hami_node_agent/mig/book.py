@@ -95,17 +95,18 @@ class Book:
     def put(self, piece: Piece) -> None:
         """Write a piece down in place of an older one."""
         if self._pieces.get(piece.key) != piece:
-            self._pieces[piece.key] = piece
-            self._changed()
+            self._change({**self._pieces, piece.key: piece})
 
     def drop(self, piece: Piece) -> None:
         """Forget a piece."""
-        if self._pieces.pop(piece.key, None) is not None:
-            self._changed()
+        if piece.key in self._pieces:
+            self._change({key: one for key, one in self._pieces.items() if key != piece.key})
 
-    def _changed(self) -> None:
+    def _change(self, pieces: dict[Key, Piece]) -> None:
+        """Have it written down first: what cannot be has not happened."""
         if self._on_change is not None:
-            self._on_change(self.pieces)
+            self._on_change(tuple(pieces.values()))
+        self._pieces = pieces
 
 
 class _File(Struct, frozen=True, tag="mig.v1"):

@@ -125,7 +125,7 @@ class Cutter:
             for piece in self.book.of_pod(pod.uid):
                 try:
                     await self._destroy(piece)
-                except DriverTrouble as e:
+                except (DriverTrouble, OSError) as e:
                     self._note_failure(pod.uid, f"MIG instance {piece} of pod {pod} cannot be destroyed now: {e}")
                     return False
             self._failing_since.pop(pod.uid, None)
@@ -193,5 +193,5 @@ class Cutter:
     async def _prepare(self, card: str, using: Mapping[str, tuple[Piece, ...]]) -> str:
         try:
             return await self._taker.prepare(card, using, again=card in self._once_ready)
-        except DriverTrouble as e:
+        except (DriverTrouble, OSError) as e:
             return str(e)
