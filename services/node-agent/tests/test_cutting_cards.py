@@ -290,6 +290,24 @@ async def test_a_driver_that_hangs_is_waited_for_once(node: Node, nvml: FakeNvml
     assert (nvml.made, node.cutter.book.pieces) == ([], ())
 
 
+async def test_a_call_that_fails_after_it_was_given_up_is_told(
+    node: Node, nvml: FakeNvml, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was made; the next container is served."""
+    assert await node.take_over() == ""
+    node.start_agent(deadline=0.1)
+    with nvml.failing("nvmlDeviceCreateGpuInstanceWithPlacement", UNKNOWN):
+        with nvml.hanging("nvmlDeviceCreateGpuInstanceWithPlacement"), pytest.raises(CannotCut):
+            await node.make(P, SMALL)
+        async with asyncio.timeout(DEADLINE):
+            while "that was given up has failed" not in caplog.text:
+                await node.probe.wait_news(0.01)
+    node.start_agent()
+
+    assert await node.cutter.destroy_of(P)
+    assert len(await node.make(Q, SMALL)) == 1
+
+
 async def test_cutting_does_not_depend_on_who_looks(ready: Node) -> None:
     """Whoever looks at the cards lets go of a driver that is reloaded, at any time."""
     ready.driver.close()

@@ -4,6 +4,7 @@ One rule: what hangs is waited for once; until it returns, whoever comes next is
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 from hami_node_agent.probes.nvml.driver import DriverTrouble, Unfinished
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -30,8 +33,14 @@ class Worker:
         self._running = running = in_thread(work)
         await asyncio.wait([running], timeout=self._deadline)
         if not running.done():
+            running.add_done_callback(_ended_late)
             raise Unfinished(f"the NVIDIA driver has not answered for {self._deadline:g} s: look at dmesg of the node")
         return running.result()
+
+
+def _ended_late(work: asyncio.Future[Any]) -> None:
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.warning("a call of the NVIDIA driver that was given up has failed: %s", error)
 
 
 def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
