@@ -179,14 +179,16 @@ class Bench:
         answer: BindAnswer = await self._ask(subjects.BIND, BindPod(pod=pod, node=node), BindAnswer, timeout=30)
         return answer
 
-    async def register(self, node: str, count: int = 2, *, identifies_pods: bool = True) -> NodeAnswer:
+    async def register(
+        self, node: str, count: int = 2, *, identifies_pods: bool = True, devices: Sequence[Device] | None = None
+    ) -> NodeAnswer:
         """Speak as the node's agent: these are my cards."""
         told = Inventory(
             node=node,
             agent="agent",
             digest="d1",
             vendors=["NVIDIA"],
-            devices=cards(node, count),
+            devices=list(devices or cards(node, count)),
             identifies_pods=identifies_pods,
         )
         answer: NodeAnswer = await self._ask(subjects.of_node(node, "inventory"), told, NodeAnswer, timeout=5)

@@ -1,14 +1,18 @@
 """From filter to served: what the allocator reserves, writes and confirms, and what it does when answers are lost."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from hami_model.allocation import MadeInstance
 from hami_model.bus import subjects
 from hami_model.bus.messages import Confirm, Done, NodeAnswer, Placed, PushAllocation, Refused, Unplaced
+from hami_model.device import MigProfile, Placement
 from hami_testkit.cluster.faults import Fault
+from msgspec import structs
 
 from .allocator_bench import (
     MUTEX,
@@ -17,12 +21,15 @@ from .allocator_bench import (
     a_bench,
     a_node,
     a_pod,
+    cards,
     entry,
     memory_used,
     plugin_node,
     state,
     until,
 )
+
+PIECES = "hami.io/vgpu-mig-allocations"
 
 
 @pytest.fixture
@@ -93,6 +100,28 @@ async def test_our_agent_hears_of_the_allocation_before_the_binding_and_confirms
         assert Done() == answer
         assert MUTEX not in bench.node_annotations("agent-1")
         assert "ACTIVE" == state(process, pod)
+
+
+async def test_an_instance_that_is_told_of_late_is_written_into_the_pod(bench: Bench) -> None:
+    """NATS was down while the container started; the agent's word comes when the pod is ACTIVE already."""
+    profile = MigProfile(name="1g.5gb", memory=4864, cores=15, slices=1, placements=(Placement(6, 1),))
+    card = structs.replace(cards("agent-1")[0], mode="mig", slots=7, mig_profiles=(profile,))
+    made = MadeInstance(container="main", place=0, device=card.id, uuid="MIG-1", gpu_instance=0, compute_instance=0)
+    async with bench.allocator() as process:
+        assert Done() == await bench.register("agent-1", devices=[card])
+        pod = await bench.create_pod(a_pod("p"))
+        assert Placed(node="agent-1") == await bench.filter("p", ["agent-1"])
+        await bench.bind(pod, "agent-1")
+        bench.annotate(PODS, ("team-a", "p"), {"hami.io/bind-phase": "success"})
+        await until(lambda: state(process, pod) == "ACTIVE")
+        before = json.loads(bench.pod("p").annotations[PIECES])
+        word = Confirm(node="agent-1", pod=pod, container="main", devices=[card.id], complete=True, instances=[made])
+        await bench.bus.request(subjects.of_node("agent-1", "confirm"), word, NodeAnswer, timeout=5)
+        await until(lambda: "MIG-1" in bench.pod("p").annotations[PIECES])
+        after = json.loads(bench.pod("p").annotations[PIECES])
+
+    identity = {"migUUID": "MIG-1", "gpuInstanceID": 0, "computeInstanceID": 0}
+    assert [{**before[0], **identity}] == after
 
 
 async def test_a_pod_without_devices_is_bound_plainly(bench: Bench) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from hami_allocator.answers import node_use
-from hami_model.allocation import State
+from hami_model.allocation import MadeInstance, State
 from hami_model.annotations import encode_register
 from hami_model.bus.messages import Confirm, Done, Drift, FilterPod, Heartbeat, Inventory, Placed, Refuse, Refused
 from hami_model.device import Device
-from hami_model.life import BindSent, Bound
+from hami_model.life import BindSent, Bound, Made
 from hami_model.objects import PodRef
 from msgspec import structs
 
@@ -168,6 +168,22 @@ def test_a_complete_confirmation_makes_the_pod_active(bench: Bench) -> None:
     assert (Done(), State.BOUND) == (partly, before)
     assert entry is not None
     assert State.ACTIVE is entry.state
+
+
+def test_what_the_node_made_is_remembered_and_acted_on_once(bench: Bench) -> None:
+    """Agents say it with each container and to each new leader; it changes no books."""
+    an_agents_node(bench)
+    pod = a_bound_pod(bench)
+    made = MadeInstance(container="main", place=0, device="GPU-a", uuid="MIG-1", gpu_instance=1, compute_instance=0)
+    word = Confirm(node="agent-1", pod=pod, container="main", devices=["GPU-a"], complete=True, instances=[made])
+    bench.agents.confirm(word)
+    bench.agents.confirm(word)
+    entry = bench.world.ledger.entry(pod.uid)
+
+    assert entry is not None
+    assert (made,) == entry.instances
+    assert [Made(uid=pod.uid, instances=(made,))] == [step for step in bench.duty.steps if isinstance(step, Made)]
+    assert () == bench.world.ledger.audit()
 
 
 def test_an_agent_speaks_for_its_own_node_and_granted_cards_only(bench: Bench) -> None:

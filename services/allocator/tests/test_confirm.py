@@ -1,7 +1,12 @@
 """What a served pod still lacks."""
 
+import json
+from typing import Any
+
+import pytest
 from hami_allocator.confirm import confirmation
-from hami_model.allocation import Allocation, ContainerGrants, Grant
+from hami_model.allocation import Allocation, ContainerGrants, Cut, Grant, MadeInstance
+from hami_model.device import Placement
 from hami_model.objects import Pod, PodRef
 from hami_model.request import Role
 from msgspec import structs
@@ -55,6 +60,52 @@ def test_a_confirmation_before_the_watch_shows_the_pod_bound_empties_the_list_to
     pod = a_pod("p")
 
     assert ";" == confirmation(pod, granted(pod), bench.world.catalog).annotations[TO_ALLOCATE]
+
+
+PIECES = "hami.io/vgpu-mig-allocations"
+RESERVED = (
+    '[{"containerIndex":0,"deviceIndex":0,"gpuUUID":"GPU-0","profile":"1g.5gb","placement":{"start":6,"size":1}},'
+    '{"containerIndex":0,"deviceIndex":1,"gpuUUID":"GPU-0","profile":"1g.5gb","placement":{"start":5,"size":1}}]'
+)
+MADE = MadeInstance(container="main", place=1, device="GPU-0", uuid="MIG-9", gpu_instance=4, compute_instance=0)
+
+
+def with_instances(pod: Pod) -> Allocation:
+    cuts = [Cut(profile="1g.5gb", placement=Placement(start, 1)) for start in (6, 5)]
+    grants = tuple(Grant(uuid="GPU-0", vendor="NVIDIA", memory=1, cores=0, cuts=(cut,)) for cut in cuts)
+    containers = (ContainerGrants(name="main", role=Role.APP, grants=grants),)
+    return Allocation(pod=PodRef.of(pod), node="node-1", containers=containers)
+
+
+@pytest.mark.parametrize("shown", [RESERVED, "", "[", "[" * 9999], ids=["as bound", "not seen yet", "broken", "deep"])
+def test_what_the_node_has_made_is_added_to_what_was_reserved(bench: Bench, shown: str) -> None:
+    """As HAMi's plugin writes it; an instance that nobody has told of keeps its reservation alone."""
+    pod = bound({PIECES: shown, PHASE: "success"})
+    lacking = confirmation(pod, with_instances(pod), bench.world.catalog, [MADE])
+    first, second = json.loads(lacking.annotations[PIECES])
+
+    assert pod.metadata.resource_version == lacking.version
+    assert json.loads(RESERVED)[0] == first
+    assert {**json.loads(RESERVED)[1], "migUUID": "MIG-9", "gpuInstanceID": 4, "computeInstanceID": 0} == second
+
+
+def test_what_the_pod_says_already_is_not_written_again(bench: Bench) -> None:
+    """Agents say it again to each new leader."""
+    pod = bound({PIECES: RESERVED, PHASE: "success"})
+    written = confirmation(pod, with_instances(pod), bench.world.catalog, [MADE]).annotations
+    again = bound({**written, PHASE: "success"})
+    lacking = confirmation(again, with_instances(again), bench.world.catalog, [MADE])
+
+    assert ({}, None) == (lacking.annotations, lacking.version)
+
+
+@pytest.mark.parametrize("wrong", [{"device": "GPU-1"}, {"container": "other"}, {"place": 7}])
+def test_an_instance_that_was_not_reserved_is_nobodys(bench: Bench, wrong: dict[str, Any]) -> None:
+    """An agent adds to what the pod was promised and to nothing else."""
+    pod = bound({PIECES: RESERVED, PHASE: "success"})
+    told = structs.replace(MADE, **wrong)
+
+    assert {} == confirmation(pod, with_instances(pod), bench.world.catalog, [told]).annotations
 
 
 def test_a_node_name_too_long_for_a_label_gets_none(bench: Bench) -> None:

@@ -159,3 +159,20 @@ def test_a_node_served_by_an_agent_that_finds_its_pods_needs_no_lock() -> None:
 
     assert before
     assert not nodes.needs_lock("node-1", "NVIDIA")
+
+
+def test_who_leads_anew_believes_what_the_leader_before_it_has_written() -> None:
+    """A follower sees an agent's card turn ill as a registration written over; a plugin's node is no agent's."""
+    nodes = Nodes(CATALOG, {}, Hearing(0))
+    agents = {AGENT_KEY: "NVIDIA", REGISTER: encode_register(cards("GPU-a"))}
+    nodes.saw(a_node(agents), 0)
+    nodes.saw(a_node({**agents, REGISTER: encode_register(cards("GPU-a", "GPU-b"))}), 1)
+    following = nodes.source("node-1", "NVIDIA")
+    changes = nodes.take_up(2)
+    leading = nodes.source("node-1", "NVIDIA")
+    nodes.saw(a_node({REGISTER: encode_register(cards("GPU-c"))}), 3)
+    nodes.take_up(4)
+
+    assert (Source.PLUGIN, Source.AGENT) == (following, leading)
+    assert ["NVIDIA"] == [change.word for change in changes]
+    assert Source.PLUGIN is nodes.source("node-1", "NVIDIA")

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 from hami_kit.errors import SettingsError
 from hami_kit.settings import load
+from hami_model.device import Placement
+from hami_model.objects import PodRef
 from hami_node_agent.bootstrap import delivery
-from hami_node_agent.delivery import CardNumbers, Delivery, delivered
+from hami_node_agent.delivery import CardNumbers, Delivery, delivered, delivered_instances
 from hami_node_agent.edits import DeviceNode, Edits, Mount
+from hami_node_agent.mig.book import Piece
 from hami_node_agent.settings import Settings
+from msgspec import structs
 
 A, B = "GPU-a", "GPU-b"
 NUMBERS = {A: CardNumbers(index=3, minor=5), B: CardNumbers(index=1)}
@@ -66,6 +70,34 @@ def test_device_nodes_are_passed_on_as_far_as_they_are_there(tmp_path: Path) -> 
     assert found.devices == tuple(
         DeviceNode(f"/dev/{name}", f"{tmp_path}/dev/{name}") for name in ("nvidiactl", "nvidia-uvm", "nvidia5")
     )
+
+
+MINORS = """config 1
+monitor 2
+gpu5/gi3/access 30
+gpu5/gi3/ci0/access 31
+gpu5/gi4/access 39
+"""
+
+
+def test_device_nodes_of_an_instance_are_its_cards_and_its_own(tmp_path: Path) -> None:
+    """The driver lists by which number each is opened; the instance is named by uuid, however cards are."""
+    (tmp_path / "dev" / "nvidia-caps").mkdir(parents=True)
+    (tmp_path / "driver" / "nvidia-caps").mkdir(parents=True)
+    (tmp_path / "driver" / "nvidia-caps" / "mig-minors").write_text(MINORS)
+    names = ("nvidiactl", "nvidia5", "nvidia-caps/nvidia-cap30", "nvidia-caps/nvidia-cap31")
+    for name in (*names, "nvidia6", "nvidia-caps/nvidia-cap39"):
+        (tmp_path / "dev" / name).touch()
+    made = Piece(
+        pod=PodRef("default", "p", "uid-p"), container="main", place=0, card=A, profile="1g.5gb",
+        placement=Placement(0, 1), uuid="MIG-1", gpu_instance=3,
+    )  # fmt: skip
+    asked = {"PASS_DEVICE_SPECS": "true", "NVIDIA_DEV_ROOT": str(tmp_path), "DEVICE_ID_STRATEGY": "index"}
+
+    found = delivered_instances([made], structs.replace(chosen(asked), proc=tmp_path), NUMBERS)
+
+    assert found.env == {"NVIDIA_VISIBLE_DEVICES": "MIG-1"}
+    assert found.devices == tuple(DeviceNode(f"/dev/{name}", f"{tmp_path}/dev/{name}") for name in names)
 
 
 def test_what_else_the_runtime_is_asked_for_is_in_the_environment() -> None:

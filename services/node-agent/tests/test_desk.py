@@ -19,6 +19,7 @@ from hami_node_agent.identity import Offer
 from hami_node_agent.inventory import Inventory, card_of, replica_ids
 from hami_node_agent.kubelet import KubeletUnreachable, ListedPod
 from hami_node_agent.limits import HamiCore, hami_core
+from hami_node_agent.mig.cutter import Cutter
 from hami_node_agent.pods import NodePods
 from hami_node_agent.probes import SimulatedProbe
 from hami_node_agent.releases import Releases
@@ -105,7 +106,9 @@ class FakeKubelet:
 class Node:
     """A node with two cards, everything the desk stands on, and who feeds it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, cards: tuple[Device, ...] = CARDS, cutter: Cutter | None = None) -> None:
+        self.cards = cards
+        self.cutter = cutter
         self.kubelet = FakeKubelet()
         self.stored: dict[str, Allocation] = {}
         self.api: dict[tuple[str, str], Pod] = {}
@@ -123,6 +126,7 @@ class Node:
             telemetry=Telemetry(),
             is_complete=lambda ref: self.witness.is_served(ref.uid),
             jitter=lambda seconds: seconds,
+            instances=lambda uid: self.cutter.book.of_pod(uid) if self.cutter is not None else (),
         )
         self.releases = Releases(
             table=self.table,
@@ -131,13 +135,14 @@ class Node:
             pods_folder=self.folder / "pods",
             clock=SystemClock(),
             on_release=lambda pod, _entries: self.reports.forget(pod),
+            made=self.cutter,
         )
         self.witness = Witness(
             resource=GPU, vendor="NVIDIA", table=self.table, pods=self.pods, kubelet=self.kubelet, reader=self
         )
         limiter = hami_core(lambda: HamiCore(hook_path=self.folder))
         office = Office(
-            inventory=Inventory(SimulatedProbe(""), CARDS),
+            inventory=Inventory(SimulatedProbe(""), self.cards),
             table=self.table,
             pods=self.pods,
             reader=self,
@@ -146,6 +151,7 @@ class Node:
             telemetry=Telemetry(),
             clock=SystemClock(),
             turn=asyncio.Lock(),
+            cutter=self.cutter,
             patience=0.5,
         )
         resource = Resource(name=GPU, vendor="NVIDIA", limiter=limiter)

@@ -1,7 +1,7 @@
 """The last fence: a card never holds more than it has."""
 
-from hami_model.allocation import Grant
-from hami_model.device import Device
+from hami_model.allocation import Cut, Grant
+from hami_model.device import Device, Placement
 from hami_model.objects import (
     Container,
     ContainerState,
@@ -15,7 +15,9 @@ from hami_model.objects import (
 from hami_model.request import Role
 from hami_node_agent import fence
 from hami_node_agent.table import Entry
+from msgspec import structs
 
+CUT = Cut(profile="3g.20gb", placement=Placement(0, 4))
 CARD = Device(id="GPU-1", vendor="NVIDIA", slots=2, memory=10_000, cores=100, model="NVIDIA-A")
 
 
@@ -49,6 +51,21 @@ def test_cores_and_slots_are_fenced_too() -> None:
     """Each of the three is a limit by itself."""
     assert "101% of 100% of its cores" in (why(an_entry("y", 1, cores=51), an_entry("x", 1, cores=50)) or "")
     assert "3 containers of at most 2" in (why(an_entry("z", 1), an_entry("x", 1), an_entry("y", 1)) or "")
+
+
+def test_instances_are_given_of_cards_in_mode_mig_alone() -> None:
+    """Seven of them add up to more than all cores, by rounding; whether their places are free is not asked here."""
+    cut_card = structs.replace(CARD, mode="mig")
+    part = an_entry("x", 9000, cores=60)
+    cut = structs.replace(part, grants=(structs.replace(part.grants[0], cuts=(CUT,)),))
+
+    assert why(cut, an_entry("y", 9000, cores=60), card=cut_card) is None
+    assert why(part, card=cut_card) == (
+        "card GPU-1 is in mode mig, and the allocation names no MIG instance of it: create the pod again"
+    )
+    assert why(cut, card=structs.replace(CARD, mode="hami-core")) == (
+        "card GPU-1 is in mode hami-core, and the allocation names a MIG instance of it: create the pod again"
+    )
 
 
 def test_an_init_container_and_its_successor_count_once() -> None:

@@ -60,14 +60,31 @@ async def test_a_card_turns_unhealthy_by_an_edit(tmp_path: Path) -> None:
     assert inventory.digest != before
 
 
-async def test_cards_in_mode_mig_take_nobody(tmp_path: Path) -> None:
-    """They are told, and unhealthy: this agent makes no instances, and would refuse the pods at their start."""
+MIXED = TWO_CARDS.replace("mode: hami-core", "mode: mig")
+
+
+async def test_cards_in_mode_mig_take_nobody_where_nobody_can_cut_them(tmp_path: Path) -> None:
+    """They are told, and unhealthy: a file cuts no card, and pods would be refused at their start."""
     path = tmp_path / "cards.yaml"
-    path.write_text(TWO_CARDS.replace("mode: hami-core", "mode: mig"))
+    path.write_text(MIXED)
     inventory = Inventory(SimulatedProbe(path))
     await inventory.look()
 
     assert [("GPU-a", False), ("GPU-b", True)] == [(card.id, card.healthy) for card in inventory.cards]
+
+
+async def test_cards_in_mode_mig_need_no_library_and_others_no_cutting(tmp_path: Path) -> None:
+    """Each kind takes pods by its own means."""
+    path = tmp_path / "cards.yaml"
+    path.write_text(MIXED)
+    why = {"library": "damaged", "GPU-a": ""}
+    inventory = Inventory(SimulatedProbe(path), complaint=lambda: why["library"], uncut=lambda card: why[card])
+    await inventory.look()
+    without_library = inventory.unhealthy
+    why |= {"library": "", "GPU-a": "it is not taken over yet"}
+    await inventory.look()
+
+    assert (["GPU-b"], ["GPU-a"]) == (without_library, inventory.unhealthy)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 from hami_model.allocation import Grant
-from hami_model.objects import Container, EnvVar
-from hami_node_agent.edits import Mount
+from hami_model.device import Placement
+from hami_model.objects import Container, EnvVar, PodRef
+from hami_node_agent.edits import Edits, Mount
 from hami_node_agent.limits import LOCK_DIR, HamiCore, Receiver, environment, hami_core
+from hami_node_agent.mig.book import Piece
+from msgspec import structs
 
 TWO_CARDS = (
     Grant(uuid="GPU-a", vendor="NVIDIA", memory=3000, cores=30),
@@ -63,6 +66,20 @@ def test_the_containers_folder_is_made_anew_for_every_user(tmp_path: Path) -> No
 
     assert list(left.parent.iterdir()) == []
     assert stat.S_IMODE(left.parent.stat().st_mode) == 0o777
+
+
+def test_instances_come_without_limits(tmp_path: Path) -> None:
+    """The hardware sets them: no library, no folder, no variables of HAMi-core."""
+    made = Piece(
+        pod=PodRef("default", "p", "uid-p"), container="main", place=0, card="GPU-a", profile="1g.5gb",
+        placement=Placement(0, 1), uuid="MIG-1",
+    )  # fmt: skip
+    receiver = structs.replace(RECEIVER, instances=(made, structs.replace(made, place=1, uuid="MIG-2")))
+
+    given = hami_core(lambda: HamiCore(hook_path=tmp_path, memory_scaling=2, log_level="1"))(receiver, TWO_CARDS)
+
+    assert given == Edits(env={"NVIDIA_VISIBLE_DEVICES": "MIG-1,MIG-2"})
+    assert not (tmp_path / "vgpu").exists()
 
 
 @pytest.mark.parametrize(("value", "preloads"), [("true", False), ("1", False), ("false", True), ("yes", True)])

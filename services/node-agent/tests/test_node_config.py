@@ -71,6 +71,18 @@ def test_the_file_is_read_again_when_it_is_another(tmp_path: Path) -> None:
     assert (before, changed, node.rules.slots) == (2, 20, 10)
 
 
+@pytest.mark.parametrize(("strategy", "is_told"), [("mixed", True), ("single", True), ("none", False), ("", False)])
+def test_a_strategy_for_instances_made_by_hand_is_told_to_mean_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, strategy: str, *, is_told: bool
+) -> None:
+    """HAMi reads it and does nothing with it; here somebody hears that, and what would do."""
+    path = written(tmp_path, {"name": "n1", "migstrategy": strategy}, {"name": "n2", "migstrategy": "mixed"})
+
+    assert NodeConfig(CHART, node="n1", path=path).rules.mode == "hami-core"
+    assert (f'migstrategy "{strategy}" has no effect' in caplog.text) is is_told
+    assert ("has no effect" in caplog.text) is is_told
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

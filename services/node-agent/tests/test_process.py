@@ -16,7 +16,7 @@ from hami_kit import bus as buses
 from hami_kit.bus import Bus, BusSettings, Endpoint
 from hami_kit.telemetry import Telemetry
 from hami_model import annotations, vendors
-from hami_model.allocation import Allocation, ContainerGrants, Grant
+from hami_model.allocation import Allocation, ContainerGrants, Cut, Grant, MadeInstance
 from hami_model.bus import subjects
 from hami_model.bus.events import CloudEvent
 from hami_model.bus.messages import (
@@ -30,12 +30,13 @@ from hami_model.bus.messages import (
     ReportWanted,
 )
 from hami_model.config import DEFAULTS
+from hami_model.device import Placement
 from hami_model.objects import Container, Meta, Pod, PodRef, PodSpec
 from hami_model.request import Role
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
-from hami_testkit.nvml import Card, NoCompiler, Process, fake_nvml
+from hami_testkit.nvml import A100, Card, NoCompiler, Process, fake_nvml
 from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
 from hami_testkit.regions import write_region
 from msgspec import Struct
@@ -131,14 +132,14 @@ class Place(Struct):
         )
         await agent.wait_ready(30)
 
-    async def run_pod(self, name: str) -> PodRef:
+    async def run_pod(self, name: str, grant: Grant | None = None) -> PodRef:
         """Create a pod, bind it as the allocator does, and wait until it runs."""
         limits = {GPU: "1", "nvidia.com/gpumem": "3000"}
         container = {"name": "main", "image": "app", "resources": {"limits": limits}}
         body = {"metadata": {"name": name, "namespace": "default"}, "spec": {"containers": [container]}}
         made = await self.api.create(PODS, {"apiVersion": "v1", "kind": "Pod", **body})
         ref = PodRef("default", name, made["metadata"]["uid"])
-        written = annotations.allocation_annotations(CATALOG, an_allocation(ref), a_pod(ref), now=1.0)
+        written = annotations.allocation_annotations(CATALOG, an_allocation(ref, grant), a_pod(ref), now=1.0)
         binding = {
             "metadata": {"name": name, "uid": ref.uid, "annotations": written},
             "target": {"kind": "Node", "name": NODE},
@@ -181,8 +182,8 @@ def a_pod(ref: PodRef) -> Pod:
     return Pod(metadata=meta, spec=PodSpec(containers=[Container(name="main")]))
 
 
-def an_allocation(ref: PodRef) -> Allocation:
-    grants = (Grant(uuid="GPU-a", vendor="NVIDIA", memory=3000, cores=30),)
+def an_allocation(ref: PodRef, grant: Grant | None = None) -> Allocation:
+    grants = (grant or Grant(uuid="GPU-a", vendor="NVIDIA", memory=3000, cores=30),)
     containers = (ContainerGrants(name="main", role=Role.APP, grants=grants),)
     return Allocation(pod=ref, node=NODE, containers=containers)
 
@@ -326,6 +327,45 @@ async def test_a_pods_process_on_the_wrong_card_is_told_and_shown(place: Place) 
     told = {"node": NODE, "kind": "wrong-card", "says": says, "devices": ["GPU-b"], "uid": ref.uid}
     assert (event.type, event.subject, event.data) == ("io.hami.drift.v1", "default/p", told)
     assert event.source.startswith(f"/hami/node-agent/{NODE}-")
+
+
+async def test_a_container_gets_an_instance_of_a_card_in_mode_mig(place: Place) -> None:
+    """No limits beside those of the hardware, no library needed; the allocator and the metrics hear which it is."""
+    allocator = Allocator()
+    await place.start_nats()
+    (place.root / "config.json").write_text(f'{{"nodeconfig": [{{"name": "{NODE}", "operatingmode": "mig"}}]}}')
+    cut = Cut(profile="2g.10gb", placement=Placement(4, 2))
+    try:
+        with fake_nvml(place.root / "driver", A100) as driver:
+            async with allocator.listening(place.nats) as bus:
+                await bus.wait_connected()
+                await place.start_agent(
+                    HAMI_PROBES="nvml",
+                    HAMI_DRIVER_ROOT=str(place.root / "driver"),
+                    FAKE_NVML=str(place.root / "driver" / "nvml.script"),
+                    HAMI_NODE_CONFIG=str(place.root / "config.json"),
+                    HAMI_LEGACY_METRICS="true",
+                )
+                await allocator.wait_for(Inventory)
+                ref = await place.run_pod("p", Grant(uuid="GPU-m", vendor="NVIDIA", memory=9856, cores=29, cuts=(cut,)))
+                await allocator.wait_for(Confirm)
+                (made,) = driver.made
+                async with httpx.AsyncClient(trust_env=False) as http:
+                    shown = ordered((await http.get(f"http://{place.health}/metrics")).text)
+    except NoCompiler as e:
+        pytest.skip(str(e))
+
+    heard = {type(message): message for message in allocator.heard}
+    told = MadeInstance(
+        container="main", place=0, device="GPU-m", uuid=made.uuid, gpu_instance=made.id, compute_instance=0
+    )
+    assert (made.start, made.size) == (4, 2)
+    assert heard[Confirm].instances == [told]  # type: ignore[attr-defined]
+    assert place.kubelet.container_env("default", "p", "main") == {"NVIDIA_VISIBLE_DEVICES": made.uuid}
+    where = f'namespace="default",pod="{ref.name}",profile="2g.10gb",vdevice_index="0",zone="vGPU"'
+    which = f'device_uuid="GPU-m",gpu_instance_id="{made.id}",mig_uuid="{made.uuid}"'
+    assert f'hami_mig_device_info{{compute_instance_id="0",container="main",{which},{where}}} 1.0' in shown
+    assert any(line.startswith(f'MigInfo{{ctrname="main",deviceuuid="GPU-m",instanceid="{made.id}"') for line in shown)
 
 
 def a_library(folder: Path) -> Path:

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hami_model import config
-from hami_model.config import Nvidia
+from hami_model.config import MigModels, Nvidia
 from hami_model.device import Device, Placement
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.node_config import NodeConfig
@@ -15,7 +16,7 @@ from hami_node_agent.probes import nvml as probe
 from hami_node_agent.probes.nvml import NvmlProbe, XidRules
 from hami_node_agent.probes.nvml.driver import Driver
 from hami_testkit.clock import FakeClock
-from hami_testkit.nvml import GIB, Card, FakeNvml, NoCompiler, Process, Profile, fake_nvml
+from hami_testkit.nvml import A100, Card, FakeNvml, NoCompiler, Process, Profile, fake_nvml
 from msgspec import structs
 
 DEADLINE = 10.0
@@ -127,20 +128,63 @@ async def test_cards_that_the_node_leaves_alone_are_not_registered(nvml: FakeNvm
     assert list(await watched.look()) == ["GPU-b"]
 
 
+MIG = '"operatingmode": "mig", "devicememoryscaling": 2'
+
+
 async def test_cards_in_mode_mig_say_how_they_can_be_cut(nvml: FakeNvml, watch: Watch) -> None:
     """Profiles of the allowlist that the driver knows; cores by multiprocessors, rounded up; memory unscaled."""
-    one = Profile(number=0, slices=1, instances=7, sms=14, mb=4864, placements=tuple((at, 1) for at in range(7)))
-    seven = Profile(number=4, slices=7, instances=1, sms=98, mb=40192, placements=((0, 8),))
-    nvml.show(Card(uuid="GPU-m", name="NVIDIA A100-SXM4-40GB", memory=40 * GIB, mig=1, profiles=(one, seven)))
+    nvml.show(A100)
 
-    (card,) = (await watch(entry='"operatingmode": "mig", "devicememoryscaling": 2').look()).values()
+    (card,) = (await watch(entry=MIG).look()).values()
 
     assert (card.mode, card.slots, card.memory, card.cores, card.healthy) == ("mig", 7, 40 * 1024, 100, True)
     assert [(p.name, p.memory, p.cores, p.slices) for p in card.mig_profiles] == [
         ("1g.5gb", 4864, 15, 1),
+        ("2g.10gb", 9856, 29, 2),
+        ("3g.20gb", 19968, 43, 3),
         ("7g.40gb", 40192, 100, 7),
     ]
     assert card.mig_profiles[0].placements[6] == Placement(6, 1)
+
+
+@pytest.mark.parametrize("tells_names", [True, False], ids=["the driver names them", "an older driver"])
+async def test_a_profile_is_known_by_its_name(nvml: FakeNvml, watch: Watch, *, tells_names: bool) -> None:
+    """Variants of as many slices are profiles of their own; HAMi takes each for the plain one."""
+    nvml.show(A100)
+    wanted = MigModels(
+        models=("A100",), profiles=("1g.10gb", "1g.5gb+me", "7g.39gb", "1g.20gb", "6g.40gb", "2g.10gb+me")
+    )
+    asked = structs.replace(CHART, mig_profile_allowlist=(wanted,))
+
+    with nullcontext() if tells_names else nvml.failing("nvmlDeviceGetGpuInstanceProfileInfoV", FUNCTION_NOT_FOUND):
+        (card,) = (await watch(asked, entry=MIG).look()).values()
+
+    assert [(p.name, p.memory, p.placements[0]) for p in card.mig_profiles] == [
+        ("1g.10gb", 9856, Placement(0, 2)),
+        ("1g.5gb+me", 4864, Placement(0, 1)),
+        ("7g.39gb", 40192, Placement(0, 8)),
+    ]
+
+
+async def test_a_model_whose_name_is_in_anothers_gets_its_own_profiles(nvml: FakeNvml, watch: Watch) -> None:
+    """H20 is in the name of an H200, whose profiles are larger."""
+    one = Profile(number=0, name="1g.18gb", slices=1, instances=7, sms=16, mb=16384, placements=((0, 1),))
+    nvml.show(structs.replace(A100, name="NVIDIA H200 NVL", profiles=(one,)))
+
+    (card,) = (await watch(entry=MIG).look()).values()
+
+    assert [p.name for p in card.mig_profiles] == ["1g.18gb"]
+
+
+async def test_a_card_that_mig_cannot_cut_is_not_registered_beside_those_it_can(
+    nvml: FakeNvml, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says why; HAMi cuts none of the node's cards then."""
+    nvml.show(A, A100, structs.replace(A100, uuid="GPU-x", name="NVIDIA X1"))
+
+    assert list(await watch(entry=MIG).look()) == ["GPU-m"]
+    assert "card GPU-a: a NVIDIA A40 cannot be cut with MIG, and the node is in mode mig" in caplog.text
+    assert "card GPU-x: migProfileAllowlist has no profile for a NVIDIA X1, which has 1g.5gb, 2g.10gb" in caplog.text
 
 
 async def test_a_card_that_is_cut_on_a_node_that_shares_by_limits_takes_nobody(

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from hami_kit.build import build_labels
 from hami_model.bus.messages import Drift
+from hami_model.device import Placement
 from hami_model.objects import PodRef
 from hami_node_agent import metrics
 from hami_node_agent.inventory import Inventory
+from hami_node_agent.mig.book import Piece
 from hami_node_agent.probes import CardFacts, DriverVersions
 from hami_node_agent.usage.monitor import ContainerUse
 from hami_node_agent.usage.region import CardUse, Reading
@@ -34,6 +36,7 @@ HAMIS = {
     "hami_vgpu_memory_context_bytes": SLICE,
     "hami_vgpu_memory_module_bytes": SLICE,
     "hami_vgpu_memory_buffer_bytes": SLICE,
+    "hami_mig_device_info": f"{SLICE}, mig_uuid, profile, gpu_instance_id, compute_instance_id",
     "hami_build_info": "version, revision, build_date, go_version, compiler, platform",
 }
 HAMIS_OLD = {
@@ -44,6 +47,7 @@ HAMIS_OLD = {
     "Device_utilization_desc_of_container": OLD_SLICE,
     "Device_last_kernel_of_container": OLD_SLICE,
     "Device_memory_desc_of_container": f"{OLD_SLICE}, context, module, data, offset",
+    "MigInfo": f"{OLD_SLICE}, instanceid",
 }
 OURS = {
     "hami_node_agent_allocates_total": "result",
@@ -52,6 +56,13 @@ OURS = {
     "hami_node_agent_drift": "kind",
     "hami_node_agent_driver_info": "driver_version, cuda_version",
 }
+
+
+MADE = Piece(
+    pod=PodRef("team-a", "train", "uid-1"), container="main", place=0, card="GPU-m", profile="1g.5gb",
+    placement=Placement(6, 1), uuid="MIG-7", gpu_instance=13, compute_instance=0,
+)  # fmt: skip
+"""A MIG instance that the container has of another card."""
 
 
 class Shown:
@@ -66,7 +77,7 @@ class Shown:
         agent: Any = SimpleNamespace(
             node="n1", inventory=Inventory(probe, (card,)), monitor=SimpleNamespace(seen=seen), served=3, refused=1,
             lookout=SimpleNamespace(findings=[Drift(kind="ghost", says="…")]), table=SimpleNamespace(entries=()),
-            reports=SimpleNamespace(waiting=()),
+            reports=SimpleNamespace(waiting=()), instances=(MADE,),
         )  # fmt: skip
         registry = CollectorRegistry()
         metrics.register(registry, agent, clock=FakeClock(), legacy=legacy)

@@ -96,6 +96,20 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     """The part of a card that is cut into parts; after a rebuild also others that the pod's annotations name."""
 
 
+class MadeInstance(Struct, frozen=True, gc=False, kw_only=True):
+    """What a node made of a part of a card for a container: its name there, and NVIDIA's numbers of it on the card.
+
+    ``place``: which of the container's devices of that vendor it is.
+    """
+
+    container: str
+    place: int
+    device: str
+    uuid: str
+    gpu_instance: int
+    compute_instance: int
+
+
 class ContainerGrants(Struct, frozen=True, gc=False, kw_only=True):
     """What one container got, in the order in which the cards were taken; empty for a container without devices."""
 

@@ -12,7 +12,7 @@ from hami_model.allocation import LEADS_TO, Allocation, State, advance
 from hami_model.audit import Discrepancy, NodeUses, QuotaUses, audit
 from hami_model.charge import Charges, charge
 from hami_model.errors import InvariantError
-from hami_model.life import BindSent, Entry, Event, Extended, FoundBound, Released, Reserved, Seen, Transition
+from hami_model.life import BindSent, Entry, Event, Extended, FoundBound, Made, Released, Reserved, Seen, Transition
 from hami_model.objects import Pod
 
 
@@ -85,6 +85,8 @@ class Ledger:
         match event:
             case Seen():
                 return entry and self._rebook(structs.replace(entry, is_watched=True), event.pod, entry.allocation)
+            case Made():
+                return entry and self._note(structs.replace(entry, instances=event.instances))
             case Extended():
                 return entry and self._rebook(entry, entry.pod, event.allocation)
             case _ if _is_repeated(entry, event):
@@ -139,6 +141,10 @@ class Ledger:
             self._charge_back(entry)
             self._charge(changed)
         return changed
+
+    def _note(self, entry: Entry) -> Entry:
+        self._entries[entry.uid] = entry
+        return entry
 
     def _book(self, entry: Entry) -> None:
         self._entries[entry.uid] = entry

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from hami_model.allocation import Allocation, State, Step, is_bound, is_committed
+from hami_model.allocation import Allocation, MadeInstance, State, Step, is_bound, is_committed
 from hami_model.charge import Charge
 from hami_model.objects import Pod
 from hami_model.request import PodDemand
@@ -92,7 +92,14 @@ class Extended(Struct, frozen=True, gc=False, kw_only=True):
     allocation: Allocation
 
 
-Event = Reserved | BindSent | Bound | Confirmed | FoundBound | FoundConfirmed | Released | Seen | Extended
+class Made(Struct, frozen=True, gc=False, kw_only=True):
+    """The node says what it has made of cards for the pod."""
+
+    uid: str
+    instances: tuple[MadeInstance, ...]
+
+
+Event = Reserved | BindSent | Bound | Confirmed | FoundBound | FoundConfirmed | Released | Seen | Extended | Made
 Transition = Reserved | BindSent | Bound | Confirmed | FoundBound | FoundConfirmed | Released
 """The events that move an allocation along its life."""
 
@@ -108,6 +115,8 @@ class Entry(Struct, frozen=True, gc=False, kw_only=True):
     is_watched: bool = False
     """The watch has shown this pod, so its absence from a later list means that it is gone."""
     everywhere: PodDemand = ()
+    instances: tuple[MadeInstance, ...] = ()
+    """What its node has made of cards for it, as far as it said so to this process."""
 
     @property
     def uid(self) -> str:

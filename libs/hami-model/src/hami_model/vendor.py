@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from hami_model.allocation import Allocation, Cut
+from hami_model.allocation import Allocation, Cut, MadeInstance
 from hami_model.cores import WHOLE_CARD
 from hami_model.cutting import Parts
 from hami_model.device import Device
@@ -193,6 +193,8 @@ class Vendor(Struct, frozen=True, kw_only=True):
     """Return every part that a card can be cut into; None = the card is shared, not cut."""
     cuts: Callable[["Vendor", Pod], tuple[tuple[str, Cut], ...]] | None = None
     """Return the parts that a pod's annotations reserve, each with its card; raise ``MalformedAllocation``."""
+    made: Callable[["Vendor", Allocation, Pod, Sequence[MadeInstance]], dict[str, str]] | None = None
+    """The annotations that say which parts the node has made; none for what the pod says already."""
     soft_split: Callable[["Vendor", Node], bool] | None = None
     """Say whether a node takes pods that split cards in software; None = the vendor makes no such difference."""
     checks: tuple["Check", ...] | None = None

@@ -21,10 +21,11 @@ jetstream {{ store_dir: "{folder}/jetstream" }}
 
 
 class Agent(Struct, frozen=True, kw_only=True):
-    """A node-agent to run: its node and the YAML of its simulated cards."""
+    """A node-agent to run: its node, and the YAML of its simulated cards or what its environment says instead."""
 
     node: str
-    cards: Path
+    cards: Path = Path("/no/cards")
+    environment: Mapping[str, str] = {}
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -167,6 +168,7 @@ def agent(plan: Plan, at: Addresses, agent: Agent) -> Spec:
         "HAMI_HOOK_PATH": str(plan.folder / "hook" / agent.node),
         "HAMI_LOCK_DIR": str(plan.folder / "lock" / agent.node),
         "HAMI_PROBES": f"sim:{agent.cards}",
+        **agent.environment,
     }
     name = f"agent-{agent.node}"
     return Spec(name=name, command=[str(BIN / "hami-node-agent")], env=env, ready_url=f"{health}/readyz")

@@ -10,7 +10,7 @@ from hami_kit.clock import Clock
 from hami_model.allocation import State
 from hami_model.bus.messages import Confirm, Done, Heartbeat, Inventory, NodeAnswer, Refuse, Refused
 from hami_model.errors import MalformedInventory
-from hami_model.life import Bound, Confirmed, Entry
+from hami_model.life import Bound, Confirmed, Entry, Made
 from hami_model.observe import recount
 from hami_model.register import check_devices
 
@@ -72,6 +72,8 @@ class Agents:
         if strange:
             self._world.duty.tell(about(entry.pod, "drift", node=word.node, container=word.container, devices=strange))
             return Refused(error=f"container {word.container} of pod {word.pod} was not given {', '.join(strange)}")
+        if word.instances and tuple(word.instances) != entry.instances:
+            self._world.apply(Made(uid=entry.uid, instances=tuple(word.instances)))
         if word.complete:
             at = self._clock.monotonic()
             if entry.state is State.BINDING:

@@ -5,10 +5,11 @@ One rule: written once, and only what the pod lacks; the watch brings the pod by
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 from hami_kit.errors import KubeError, KubeInvalid, KubeNotFound
 from hami_kit.telemetry import parent_of_pod
-from hami_model.allocation import Allocation, State
+from hami_model.allocation import Allocation, MadeInstance, State
 from hami_model.catalog import Catalog
 from hami_model.keys import BIND_PHASE, NODE, SUCCESS
 from hami_model.life import Entry
@@ -26,18 +27,23 @@ class Confirmation(Struct, frozen=True):
 
     annotations: dict[str, str]
     labels: dict[str, str]
+    version: str | None = None
+    """The pod's resourceVersion where something is added to what stands there; somebody may have changed that since."""
 
     def __bool__(self) -> bool:
         return bool(self.annotations or self.labels)
 
 
-def confirmation(pod: Pod, allocation: Allocation, catalog: Catalog) -> Confirmation:
+def confirmation(pod: Pod, allocation: Allocation, catalog: Catalog, made: Sequence[MadeInstance] = ()) -> Confirmation:
     """Return what the pod still lacks: ``bind-phase: success``, emptied ``*-to-allocate``, the label of its node.
+
+    And the identity of what its node has ``made`` of cards for it.
 
     HAMi compat: HAMi's monitor selects its node's pods by the label, which a Binding cannot carry. A node name too long
     for a label value gets none.
     """
     annotations = {} if pod.annotations.get(BIND_PHASE) == SUCCESS else {BIND_PHASE: SUCCESS}
+    identities: dict[str, str] = {}
     for word in allocation.vendors:
         vendor = catalog.find(word)
         key = vendor.keys.to_allocate if vendor is not None else ""
@@ -45,9 +51,12 @@ def confirmation(pod: Pod, allocation: Allocation, catalog: Catalog) -> Confirma
         emptied = ";" * text.count(";")
         if key and text and (text != emptied or not pod.spec.node_name):
             annotations[key] = emptied
+        if vendor is not None and vendor.made is not None and made:
+            identities |= vendor.made(vendor, allocation, pod, made)
     labels = pod.metadata.labels or {}
     wanted = {NODE: allocation.node} if _LABEL.fullmatch(allocation.node) else {}
-    return Confirmation(annotations, {k: v for k, v in wanted.items() if labels.get(k) != v})
+    lacking = {k: v for k, v in wanted.items() if labels.get(k) != v}
+    return Confirmation(annotations | identities, lacking, pod.metadata.resource_version if identities else None)
 
 
 class Confirmer:
@@ -61,11 +70,7 @@ class Confirmer:
     def ensure(self, entry: Entry) -> None:
         """See to it that an ACTIVE pod is marked as served; of which nobody knows with what is left alone."""
         uid = entry.uid
-        if (
-            uid in self._running
-            or entry.everywhere
-            or not confirmation(entry.pod, entry.allocation, self._means.world.catalog)
-        ):
+        if uid in self._running or entry.everywhere or not self._lacking(entry):
             return
         self._running.add(uid)
         task = self._tasks.create_task(self._confirm(uid), name=f"confirm {entry.allocation.pod}")
@@ -76,7 +81,7 @@ class Confirmer:
             entry = self._means.world.ledger.entry(uid)
             if entry is None or entry.state is not State.ACTIVE:
                 return
-            lacking = confirmation(entry.pod, entry.allocation, self._means.world.catalog)
+            lacking = self._lacking(entry)
             if not lacking:
                 return
             try:
@@ -88,8 +93,16 @@ class Confirmer:
             else:
                 return
 
+    def _lacking(self, entry: Entry) -> Confirmation:
+        return confirmation(entry.pod, entry.allocation, self._means.world.catalog, entry.instances)
+
     async def _patch(self, entry: Entry, lacking: Confirmation) -> None:
         pod = entry.allocation.pod
         parent = parent_of_pod(entry.pod)
         with self._means.telemetry.span("confirm", parent=parent, pod=str(pod), node=entry.node):
-            await self._means.kube.patch_pod(pod, annotations=dict(lacking.annotations), labels=dict(lacking.labels))
+            await self._means.kube.patch_pod(
+                pod,
+                annotations=dict(lacking.annotations),
+                labels=dict(lacking.labels),
+                resource_version=lacking.version,
+            )

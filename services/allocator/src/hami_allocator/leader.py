@@ -14,6 +14,7 @@ from hami_model.life import (
     Entry,
     Event,
     FoundBound,
+    Made,
     Released,
     Reserved,
     Seen,
@@ -74,7 +75,7 @@ class Leader:
                 self._tell_step("active", after)
                 self._open_lock(after.uid)
                 self._confirmer.ensure(after)
-            case Seen() if after is not None and after.state is State.ACTIVE:
+            case Seen() | Made() if after is not None and after.state is State.ACTIVE:
                 self._confirmer.ensure(after)
             case Released() if before is not None:
                 self._tell_step("released", before, why=event.why)

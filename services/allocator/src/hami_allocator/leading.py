@@ -139,7 +139,9 @@ class Term:
         self._office.means.world.duty = OffDuty()
 
     def _take_up(self, leader: Leader) -> None:
-        self._office.means.world.duty = leader
+        means = self._office.means
+        means.world.duty = leader
+        self._office.agents.note(means.world.nodes.take_up(means.clock.monotonic()))
         leader.take_up()
 
     async def _announce(self) -> None:

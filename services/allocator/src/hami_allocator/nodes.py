@@ -121,6 +121,19 @@ class Nodes:
             self.heartbeats.expect(name)
         return (*forgotten, *self._judge(name, known, now))
 
+    def take_up(self, now: float) -> tuple[Change, ...]:
+        """Judge anew, as who leads from now on, the registrations that seemed to be written over; return what changed.
+
+        A follower sees each registration of the leader's as one that is not its own. What a foreign plugin has written
+        over, the leader before us has taken off the node's list of what our agent serves.
+        """
+        changes: list[Change] = []
+        for name, known in self._known.items():
+            if known.node is not None and known.memory.overruled:
+                known.memory = remember(known.node, Memory(), self._catalog)
+                changes += self._judge(name, known, now)
+        return tuple(changes)
+
     def gone(self, name: str) -> tuple[Change, ...]:
         """Forget a node; return what changed about its cards."""
         known = self._known.pop(name, None)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hami_kit.bus import Bus, Endpoint, Handle
@@ -27,6 +28,9 @@ from hami_node_agent.drift.telling import DriftEvents
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.kubelet import KubeletUnreachable, ListedPod, PodResources, read_checkpoint
 from hami_node_agent.limits import Receiver, folder_of
+from hami_node_agent.mig.book import Piece
+from hami_node_agent.mig.cutter import Cutter
+from hami_node_agent.mig.users import Users, users
 from hami_node_agent.plugin import KUBELET_SOCKET, Plugin, Registered
 from hami_node_agent.pods import NodePods
 from hami_node_agent.rebuild import rebuild
@@ -63,6 +67,11 @@ class Places(Struct, frozen=True, kw_only=True):
         """Return the file of our own table."""
         return self.home / "agent" / "table.json"
 
+    @property
+    def instances(self) -> Path:
+        """Return the file that says which MIG instances are ours."""
+        return self.home / "agent" / "mig.json"
+
 
 class Agent:
     """Everything one node's agent does, from the moment its pods are watched."""
@@ -82,8 +91,10 @@ class Agent:
         clock: Clock,
         jitter: Callable[[float], float],
         compare_every: float = EVERY,
+        cutter: Cutter | None = None,
     ) -> None:
         self._node = node
+        self._cutter = cutter
         self._places = places
         self._inventory = inventory
         self._bus = bus
@@ -92,7 +103,14 @@ class Agent:
         file = TableFile(places.table)
         self.table = Table(_written(file), on_change=file.write)
         self._kubelet = PodResources(places.pod_resources)
-        self.reports = Reports(bus, node=node, telemetry=telemetry, is_complete=self._is_complete, jitter=jitter)
+        self.reports = Reports(
+            bus,
+            node=node,
+            telemetry=telemetry,
+            is_complete=self._is_complete,
+            jitter=jitter,
+            instances=lambda uid: cutter.book.of_pod(uid) if cutter is not None else (),
+        )
         self.presence = Presence(
             bus,
             node=node,
@@ -111,6 +129,7 @@ class Agent:
             pods_folder=places.kubelet / "pods",
             clock=clock,
             on_release=self._released,
+            made=cutter,
         )
         self.lookout = Lookout(
             table=self.table,
@@ -133,6 +152,7 @@ class Agent:
             telemetry=telemetry,
             clock=clock,
             turn=asyncio.Lock(),
+            cutter=cutter,
             patience=PATIENCE,
         )
         self._witnesses = {r.name: self._witness(r, reader) for r in resources}
@@ -167,13 +187,18 @@ class Agent:
         """Count the calls answered with an error."""
         return sum(desk.refused for desk in self._desks)
 
+    @property
+    def instances(self) -> tuple[Piece, ...]:
+        """Return the MIG instances that containers have."""
+        return tuple(p for p in self._cutter.book.pieces if p.uuid) if self._cutter is not None else ()
+
     def pods_listed(self, pods: Sequence[Pod], unread: Collection[str] = ()) -> None:
         """Take a whole list of the node's pods; whoever holds devices and is not on it is gone.
 
         ``unread`` are the uids of pods on it that could not be read: they stay as they were.
         """
         self.pods.replace(pods, unread)
-        self.pods.miss(ref for ref in self.table.pods if ref.uid not in unread)
+        self.pods.miss(ref for ref in self._releases.holders if ref.uid not in unread)
 
     def pod_changed(self, pod: Pod, *, is_gone: bool) -> None:
         """Take one pod's change."""
@@ -198,6 +223,8 @@ class Agent:
                     self.presence.run_heartbeat,
                 ):
                     tasks.create_task(work())
+                if self._cutter is not None:
+                    tasks.create_task(self._cutter.run(self._users), name="cutter")
         finally:
             for handle in held:
                 await handle.stop()
@@ -205,6 +232,10 @@ class Agent:
 
     async def _complete_table(self) -> None:
         """Make up for what happened while no agent ran: pods that ended, containers that an older plugin served."""
+        if self._cutter is not None:
+            await self._cutter.take_over(self._users)
+            with suppress(ValueError):  # what was seen before stands
+                await self._inventory.look()
         await self._releases.sweep()
         names = [desk.resource.name for desk in self._desks]
         rebuild(
@@ -267,7 +298,16 @@ class Agent:
         )
 
     def _holders(self) -> list[str]:
-        return [pod.uid for pod in self.table.pods]
+        return [pod.uid for pod in self._releases.holders]
+
+    def _users(self) -> Users:
+        return users(
+            self.table.entries,
+            (pod for pod in self.pods.live if not self.pods.is_over(pod.metadata.uid)),
+            allocation=self.pods.allocation,
+            resources=list(self._witnesses),
+            cards=[card.id for card in self.inventory.cards],
+        )
 
     def _is_complete(self, pod: PodRef) -> bool:
         return all(witness.is_served(pod.uid) for witness in self._witnesses.values())

@@ -23,20 +23,32 @@ from starlette.applications import Starlette
 
 from hami_node_agent import metrics
 from hami_node_agent.agent import Agent, Places
-from hami_node_agent.delivery import STRATEGIES, Delivery
+from hami_node_agent.delivery import CDI, STRATEGIES, Delivery
 from hami_node_agent.desk import Resource
 from hami_node_agent.inventory import Inventory
 from hami_node_agent.library import Library
 from hami_node_agent.limits import HamiCore, Limiter, hami_core, make_lock_dir
+from hami_node_agent.mig.book import Book, BookFile
+from hami_node_agent.mig.cutter import Cutter
 from hami_node_agent.node_config import NodeConfig
 from hami_node_agent.pods import NodePods
-from hami_node_agent.probes import probe_of
+from hami_node_agent.probes import NvmlProbe, Probe, probe_of
+from hami_node_agent.probes.nvml.instances import Scalpel
+from hami_node_agent.probes.nvml.threads import Worker
 from hami_node_agent.settings import Settings
 
 log = logging.getLogger(__name__)
 
 READ_TIMEOUT = 1.0
 """Seconds for the one read of a pod in Allocate: the kubelet stands still meanwhile."""
+
+CUT_DEADLINE = 10.0
+"""Seconds for one change of a card's instances: the kubelet may stand still meanwhile."""
+
+NO_CDI = (
+    "MIG instances are made on demand, and no CDI specification lists them: "
+    "write envvar or volume-mounts into DEVICE_LIST_STRATEGY"
+)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -45,7 +57,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     config = load_device_config(settings.device_config)
     catalog = vendors.build(config, ascend=True, iluvatar=True)
     node_config = NodeConfig(config.nvidia or Nvidia(), node=settings.node_name, path=settings.node_config)
-    inventory = await look(settings, node_config)
+    probe = open_probe(settings, node_config)
+    cutter = cutter_of(settings, probe)
+    inventory = await look(settings, probe, cutter)
     resources = served(catalog, inventory, limiters(settings, config, node_config, inventory), node_config)
     prepare(settings)
     pods = NodePods(settings.node_name, lambda pod: annotations.read_allocation(catalog, pod))
@@ -58,7 +72,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         agent = Agent(
             node=settings.node_name,
             name=f"{settings.node_name}-{uuid.uuid4().hex[:8]}",
-            places=Places(kubelet=settings.kubelet_dir, home=settings.hook_path / "vgpu", proc=settings.proc_root),
+            places=places(settings),
             resources=resources,
             inventory=inventory,
             pods=pods,
@@ -68,6 +82,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             clock=SystemClock(),
             jitter=lambda seconds: seconds * random.uniform(0.8, 1.2),  # noqa: S311  spreads calls, keeps no secret
             compare_every=settings.drift_interval,
+            cutter=cutter,
         )
         watch = follow(kube, settings.node_name, agent)
         checks: dict[str, web.Check] = {
@@ -126,9 +141,14 @@ class ApiReader:
             log.warning("pod %s/%s could not be read: %s", namespace, name, e or "no answer in time")
 
 
+def places(settings: Settings) -> Places:
+    """Return where things stand on the node."""
+    return Places(kubelet=settings.kubelet_dir, home=settings.hook_path / "vgpu", proc=settings.proc_root)
+
+
 def prepare(settings: Settings) -> None:
     """Make our own folder, and the one that all containers share; where the node forbids that, its runtime makes it."""
-    home = Places(kubelet=settings.kubelet_dir, home=settings.hook_path / "vgpu").table.parent
+    home = places(settings).table.parent
     try:
         home.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=home):
@@ -144,18 +164,47 @@ def prepare(settings: Settings) -> None:
         log.warning("HAMI_LOCK_DIR: %s cannot be made for every user (%s)", settings.lock_dir, e.strerror)
 
 
-async def look(settings: Settings, config: NodeConfig) -> Inventory:
-    """Return the node's cards; a probe that cannot see them ends the start with a sentence."""
+def open_probe(settings: Settings, config: NodeConfig) -> Probe:
+    """Return who looks at the cards; a word that nobody knows, or a bad node config, ends the start."""
     try:
         _ = config.rules
     except ValueError as e:
         raise SettingsError("HAMI_NODE_CONFIG", str(e)) from e
     try:
+        return probe_of(settings, config, SystemClock())
+    except ValueError as e:
+        raise SettingsError("HAMI_PROBES", str(e)) from e
+
+
+def cutter_of(settings: Settings, probe: Probe) -> Cutter | None:
+    """Return who makes MIG instances; None for cards that the driver does not know."""
+    if not isinstance(probe, NvmlProbe):
+        return None
+    file = BookFile(places(settings).instances)
+    try:
+        written = file.read()
+    except ValueError as e:
+        log.warning("%s", e)
+        written = ()
+    by_cdi = CDI.intersection(delivery(settings).strategies)
+    return Cutter(
+        cards=probe,
+        knife=Scalpel(),
+        book=Book(written, on_change=file.write),
+        worker=Worker(CUT_DEADLINE),
+        clock=SystemClock(),
+        refuses=NO_CDI if by_cdi else "",
+    )
+
+
+async def look(settings: Settings, probe: Probe, cutter: Cutter | None) -> Inventory:
+    """Return the node's cards; a probe that cannot see them ends the start with a sentence."""
+    try:
         library = Library(settings.hook_path / "vgpu", settings.library_dir)
         # cards that a file describes are limited by nobody, unless somebody says with what
         is_limited = settings.library_dir is not None or not settings.probes.startswith("sim:")
         complaint = library.complaint if is_limited else _nothing
-        inventory = Inventory(probe_of(settings, config, SystemClock()), complaint=complaint)
+        inventory = Inventory(probe, complaint=complaint, uncut=cutter.complaint if cutter is not None else None)
         await inventory.look()
     except ValueError as e:
         raise SettingsError("HAMI_PROBES", str(e)) from e

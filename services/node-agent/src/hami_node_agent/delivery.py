@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hami_node_agent.edits import DeviceNode, Edits, Mount
+from hami_node_agent.mig.book import Piece
 
 Strategy = Literal["envvar", "volume-mounts", "cdi-annotations", "cdi-cri"]
 STRATEGIES: tuple[Strategy, ...] = ("envvar", "volume-mounts", "cdi-annotations", "cdi-cri")
@@ -43,6 +44,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """What else the runtime is asked for: GDRCOPY, GDS, MOFED."""
     cdi_kind: str = "nvidia.com/gpu"
     annotation_prefix: str = "cdi.k8s.io/"
+    proc: Path = Path("/proc")
 
 
 def delivered(uuids: Iterable[str], delivery: Delivery, numbers: Mapping[str, CardNumbers]) -> Edits:
@@ -65,6 +67,30 @@ def delivered(uuids: Iterable[str], delivery: Delivery, numbers: Mapping[str, Ca
     )
 
 
+def delivered_instances(pieces: Sequence[Piece], delivery: Delivery, numbers: Mapping[str, CardNumbers]) -> Edits:
+    """Return what brings MIG instances into a container: always by uuid, with the device nodes of their cards."""
+    edits = delivered((piece.uuid for piece in pieces), delivery, numbers)
+    if not delivery.device_nodes:
+        return edits
+    cards = tuple(dict.fromkeys(piece.card for piece in pieces))
+    return structs.replace(edits, devices=(*_nodes(cards, delivery, numbers), *_caps(pieces, delivery, numbers)))
+
+
+def _caps(pieces: Sequence[Piece], delivery: Delivery, numbers: Mapping[str, CardNumbers]) -> Iterable[DeviceNode]:
+    """Yield the device nodes that open an instance; the driver lists their numbers as ``gpu0/gi3/access 30``."""
+    try:
+        lines = (delivery.proc / "driver/nvidia-caps/mig-minors").read_text().splitlines()
+    except OSError:
+        return
+    known = dict(line.split(maxsplit=1) for line in lines if " " in line)
+    for piece in pieces:
+        card = numbers[piece.card].minor if piece.card in numbers else None
+        instance = f"gpu{card}/gi{piece.gpu_instance}"
+        for access in (f"{instance}/access", f"{instance}/ci{piece.compute_instance}/access"):
+            if access in known:
+                yield from _node(f"nvidia-caps/nvidia-cap{known[access].strip()}", delivery)
+
+
 def _environment(names: Sequence[str], delivery: Delivery) -> dict[str, str]:
     visible = BY_MOUNTS if "volume-mounts" in delivery.strategies else ",".join(names)
     return {VISIBLE: visible, **{f"NVIDIA_{extra}": "enabled" for extra in delivery.extras}}
@@ -78,6 +104,10 @@ def _nodes(cards: Sequence[str], delivery: Delivery, numbers: Mapping[str, CardN
     minors = (numbers[card].minor for card in cards if card in numbers)
     wanted = [*SHARED_NODES, *(f"nvidia{minor}" for minor in minors if minor is not None)]
     for name in wanted:
-        host = delivery.dev_root / "dev" / name
-        if host.exists():
-            yield DeviceNode(f"/dev/{name}", str(host))
+        yield from _node(name, delivery)
+
+
+def _node(name: str, delivery: Delivery) -> Iterable[DeviceNode]:
+    host = delivery.dev_root / "dev" / name
+    if host.exists():
+        yield DeviceNode(f"/dev/{name}", str(host))

@@ -19,6 +19,8 @@ from hami_node_agent.edits import Edits
 from hami_node_agent.identity import Offer
 from hami_node_agent.inventory import Inventory, card_of
 from hami_node_agent.limits import Limiter, Receiver
+from hami_node_agent.mig.book import Piece, pieces
+from hami_node_agent.mig.cutter import CannotCut, Cutter
 from hami_node_agent.pods import NodePods
 from hami_node_agent.releases import Releases
 from hami_node_agent.report import Reports
@@ -71,6 +73,8 @@ class Office(Struct, frozen=True, kw_only=True):
     telemetry: Telemetry
     clock: Clock
     turn: asyncio.Lock
+    cutter: Cutter | None = None
+    """Who makes MIG instances here; None where no card can be cut."""
     patience: float = PATIENCE
 
 
@@ -122,7 +126,12 @@ class Desk:
         grants = await self._grants(asker, len(ids))
         entry = self._entry(asker, tuple(ids), grants, served=True)
         await self._wait_room(asker, lambda: self._objection(entry))
-        receiver = Receiver(uid=asker.pod.uid, name=asker.container, spec=await self._spec(asker))
+        receiver = Receiver(
+            uid=asker.pod.uid,
+            name=asker.container,
+            spec=await self._spec(asker),
+            instances=await self._instances(asker, grants),
+        )
         try:
             given = self.resource.limiter(receiver, grants)
         except OSError as e:
@@ -131,6 +140,16 @@ class Desk:
         self.served += 1
         self._office.reports.confirm(entry, parent=traceparent() or self._trace(asker.pod))
         return given
+
+    async def _instances(self, asker: Asker, grants: Sequence[Grant]) -> tuple[Piece, ...]:
+        if self._office.cutter is None:
+            return ()
+        try:
+            return await self._office.cutter.make(asker.pod, asker.container, grants)
+        except CannotCut as e:
+            raise Refusal(str(e), asker) from e
+        except OSError as e:
+            raise Refusal(f"whose a MIG instance is cannot be written down on the node: {e}", asker) from e
 
     async def _grants(self, asker: Asker, count: int) -> tuple[Grant, ...]:
         """Return what the allocation gives the container; wait for one that is on its way, then read the pod once."""
@@ -186,8 +205,11 @@ class Desk:
         other = identity.held_by_another(entry.ids, entry.pod.uid, self._office.table)
         if other is not None:
             return f"device {other[0]} is still held by pod {other[1].pod}"
-        inventory, pods = self._office.inventory, self._office.pods
-        return fence.overfull(self._office.table.entries, entry, card=inventory.card, pod=pods.get)
+        inventory, pods, cutter = self._office.inventory, self._office.pods, self._office.cutter
+        full = fence.overfull(self._office.table.entries, entry, card=inventory.card, pod=pods.get)
+        if full is not None or cutter is None:
+            return full
+        return cutter.objection(pieces(entry.pod, entry.container, entry.grants))
 
     async def _wait_room(self, asker: Asker, objection: Callable[[], str | None]) -> None:
         """Return when nothing stands against it; while somebody is on the way out, wait for that, else refuse soon."""

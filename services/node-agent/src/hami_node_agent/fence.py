@@ -12,6 +12,7 @@ from hami_model.device import Device
 from hami_model.objects import Container, Pod, PodSpec
 from hami_model.request import Role
 
+from hami_node_agent.node_config import HAMI_CORE, MIG
 from hami_node_agent.table import Entry
 
 Lookup = Callable[[str, str], Device | None]
@@ -28,12 +29,19 @@ def overfull(entries: Sequence[Entry], new: Entry, *, card: Lookup, pod: Callabl
             return f"card {grant.uuid} of the allocation is not on this node"
         if not device.healthy:
             return f"card {grant.uuid} of the allocation is unhealthy"
-        if device.mode == "mig":
-            return f"card {grant.uuid} is in mode mig, which this agent cannot cut into instances: run it in hami-core"
+        if (device.mode == MIG) != bool(grant.cuts):
+            return _out_of_mode(device)
+        if device.mode == MIG:  # whether its place is free is asked of the instances
+            continue
         why = _excess(device, used[grant.vendor, grant.uuid])
         if why is not None:
             return f"card {grant.uuid} would hold {why} with what this node has given out already"
     return None
+
+
+def _out_of_mode(device: Device) -> str:
+    mode, what = device.mode or HAMI_CORE, "no MIG instance" if device.mode == MIG else "a MIG instance"
+    return f"card {device.id} is in mode {mode}, and the allocation names {what} of it: create the pod again"
 
 
 def _excess(device: Device, used: Charge) -> str | None:

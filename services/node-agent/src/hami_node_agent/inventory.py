@@ -45,14 +45,21 @@ def in_order(cards: Iterable[Device]) -> tuple[Device, ...]:
 class Inventory:
     """The cards as last seen; whoever waits hears of each change.
 
-    ``complaint``: says why no card of the node can take anybody, whatever the probe says; empty = they can.
+    ``complaint``: says why no card of the node can take anybody by limits, whatever the probe says; ``uncut``: why a
+    card in mode mig cannot be cut; empty = they can. Without ``uncut`` nobody here can cut any.
     """
 
     def __init__(
-        self, probe: Probe, cards: tuple[Device, ...] = (), *, complaint: Callable[[], str] = lambda: ""
+        self,
+        probe: Probe,
+        cards: tuple[Device, ...] = (),
+        *,
+        complaint: Callable[[], str] = lambda: "",
+        uncut: Callable[[str], str] | None = None,
     ) -> None:
         self._probe = probe
         self._complaint = complaint
+        self._uncut = uncut
         self._complained = ""
         self._cards = in_order(cards)
         self._changed = asyncio.Condition()
@@ -115,13 +122,17 @@ class Inventory:
             self._changed.notify_all()
 
     def _judged(self, cards: tuple[Device, ...]) -> tuple[Device, ...]:
-        why = self._complaint()
-        # this agent makes no instances: a pod that is given one would be refused at its start
-        cards = tuple(structs.replace(card, healthy=card.healthy and card.mode != MIG) for card in cards)
+        why = self._complaint() if any(card.mode != MIG for card in cards) else ""
         if why != self._complained:
             log.warning("%s", f"no card takes a pod: {why}" if why else "containers can be limited again")
         self._complained = why
-        return tuple(structs.replace(card, healthy=False) for card in cards) if why else cards
+        return tuple(
+            structs.replace(card, healthy=card.healthy and not (self._is_uncut(card.id) if card.mode == MIG else why))
+            for card in cards
+        )
+
+    def _is_uncut(self, card: str) -> bool:
+        return self._uncut is None or bool(self._uncut(card))
 
     async def wait_changed(self, revision: int) -> int:
         """Return the present revision once it is another than the one given."""

@@ -12,9 +12,10 @@ from hami_model.allocation import Grant
 from hami_model.objects import Container, EnvVar
 from msgspec import Struct, structs
 
-from hami_node_agent.delivery import CardNumbers, Delivery, delivered
+from hami_node_agent.delivery import CardNumbers, Delivery, delivered, delivered_instances
 from hami_node_agent.edits import Edits, Mount
 from hami_node_agent.library import newest
+from hami_node_agent.mig.book import Piece
 
 TRUE_WORDS = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 LOCK_DIR = "/tmp/vgpulock"  # noqa: S108  HAMi compat: the path libvgpu.so opens
@@ -28,6 +29,8 @@ class Receiver(Struct, frozen=True, kw_only=True):
     uid: str
     name: str
     spec: Container | None = None
+    instances: tuple[Piece, ...] = ()
+    """The MIG instances made for it; then it gets these, and no limits beside those that the hardware sets."""
 
 
 Limiter = Callable[[Receiver, Sequence[Grant]], Edits]
@@ -53,10 +56,12 @@ class HamiCore(Struct, frozen=True, kw_only=True):
 
 
 def hami_core(settings_now: Callable[[], HamiCore]) -> Limiter:
-    """Return the limiter of NVIDIA cards shared by HAMi-core; the settings are asked for each container."""
+    """Return the limiter of NVIDIA cards, shared by HAMi-core or cut with MIG; the settings are asked each time."""
 
     def give(receiver: Receiver, grants: Sequence[Grant]) -> Edits:
         settings = settings_now()
+        if receiver.instances:
+            return delivered_instances(receiver.instances, settings.delivery, settings.numbers)
         folder = fresh_folder(settings.home, receiver)
         cards = delivered((grant.uuid for grant in grants), settings.delivery, settings.numbers)
         return structs.replace(

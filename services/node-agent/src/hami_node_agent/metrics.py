@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from hami_node_agent.agent import Agent
 from hami_node_agent.drift.compare import KINDS
+from hami_node_agent.mig.book import Piece
 from hami_node_agent.probes import CardFacts
 from hami_node_agent.usage.monitor import ContainerUse
 from hami_node_agent.usage.region import CardUse
@@ -24,6 +25,8 @@ ZONE = "vGPU"
 
 CARD = ("node", "device_index", "device_uuid", "device_type", "zone")
 CONTAINER = ("namespace", "pod", "container", "vdevice_index", "device_uuid", "zone")
+
+INSTANCE = (*CONTAINER, "mig_uuid", "profile", "gpu_instance_id", "compute_instance_id")
 
 LEGACY_CARD = ("nodeid", "deviceidx", "deviceuuid", "devicetype", "zone")
 LEGACY_CONTAINER = ("podnamespace", "podname", "ctrname", "vdeviceid", "deviceuuid", "zone")
@@ -91,6 +94,7 @@ class _Use(Collector):
         uses = [(use, at, card) for use in self._agent.monitor.seen for at, card in enumerate(use.reading.cards)]
         yield from _of_cards(node, cards)
         yield from _of_containers(uses, self._clock.now())
+        yield from _of_instances(self._agent.instances, legacy=self._legacy)
         if self._legacy:
             yield from _legacy(node, cards, uses, self._clock.now())
 
@@ -133,6 +137,18 @@ def _of_containers(uses: Sequence[Of], now: float) -> Iterator[Metric]:
         if use.reading.last_kernel:
             elapsed.add_metric(_labels(use, at, card), max(0.0, now - use.reading.last_kernel))
     yield elapsed
+
+
+def _of_instances(instances: Iterable[Piece], *, legacy: bool) -> Iterator[Metric]:
+    """Return the MIG instances that containers have, those of init containers too."""
+    made = GaugeMetricFamily("hami_mig_device_info", "MIG instances that containers have", labels=INSTANCE)
+    old = GaugeMetricFamily("MigInfo", "MIG instances that containers have", labels=(*LEGACY_CONTAINER, "instanceid"))
+    for piece in instances:
+        container = [piece.pod.namespace, piece.pod.name, piece.container, str(piece.place), piece.card, ZONE]
+        number = str(piece.gpu_instance)
+        made.add_metric([*container, piece.uuid, piece.profile, number, str(piece.compute_instance)], 1)
+        old.add_metric([*container, number], 1)
+    yield from (made, old) if legacy else (made,)
 
 
 def _legacy(node: str, cards: Iterable[tuple[Device, CardFacts]], uses: Sequence[Of], now: float) -> Iterator[Metric]:

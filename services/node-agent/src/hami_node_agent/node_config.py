@@ -39,6 +39,7 @@ class _Entry(Struct, frozen=True, kw_only=True):
     preconfigureddevicememory: Amount = 0
     libcudaloglevel: int | str = ""
     enablenumatopology: bool | None = None
+    migstrategy: str = ""
     filterdevices: Filter = Filter()
 
 
@@ -127,7 +128,15 @@ class NodeConfig:
             raise ValueError(f"{path} cannot be read ({e.strerror})") from e
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise ValueError(f"{path} is no node config of HAMi: {e}; what stood there before counts on") from e
-        return tuple(entry for entry in entries if entry.name == self._node)
+        mine = tuple(entry for entry in entries if entry.name == self._node)
+        for strategy in {entry.migstrategy for entry in mine} - {"", "none"}:
+            log.warning(
+                '%s: migstrategy "%s" has no effect: instances made by hand need NVIDIA\'s own device plugin on this '
+                'node; for instances on demand write "operatingmode": "mig"',
+                path,
+                strategy,
+            )
+        return mine
 
 
 def read(text: bytes) -> tuple[_Entry, ...]:

@@ -2,12 +2,14 @@
 
 One rule: a pod that ended or left the API server is asked for at the kubelet (Get, which rebuilds nothing), and its
 folder under ``pods/`` is looked at; a force-deleted pod's containers run on for a while after both have forgotten it.
+What was made for the pod alone is destroyed then, and before that nothing of it is free.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from hami_kit.clock import Clock
 from hami_model.objects import PodRef
@@ -25,10 +27,23 @@ LONGEST = 30.0
 OnRelease = Callable[[PodRef, tuple[Entry, ...]], None]
 
 
+class Made(Protocol):
+    """What was made on the node for single pods."""
+
+    @property
+    def pods(self) -> tuple[PodRef, ...]:
+        """Return the pods that something was made for."""
+        ...
+
+    async def destroy_of(self, pod: PodRef) -> bool:
+        """Destroy what a pod had whose containers are gone; say whether nothing of it is left."""
+        ...
+
+
 class Releases:
     """Frees what ended pods held."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  wired in one place, by keyword
         self,
         *,
         table: Table,
@@ -37,6 +52,7 @@ class Releases:
         pods_folder: Path,
         clock: Clock,
         on_release: OnRelease,
+        made: Made | None = None,
     ) -> None:
         self._table = table
         self._pods = pods
@@ -44,19 +60,25 @@ class Releases:
         self._folder = pods_folder
         self._clock = clock
         self._on_release = on_release
+        self._made = made
         self._over_since: dict[str, float] = {}
         self._turn = asyncio.Lock()
 
     @property
+    def holders(self) -> tuple[PodRef, ...]:
+        """Return the pods that hold anything, each once."""
+        return tuple(dict.fromkeys((*self._table.pods, *(self._made.pods if self._made is not None else ()))))
+
+    @property
     def expected(self) -> bool:
         """Say whether somebody who holds devices is on the way out."""
-        return any(self._is_over(pod) for pod in self._table.pods)
+        return any(self._is_over(pod) for pod in self.holders)
 
     async def sweep(self) -> None:
         """Free what every pod held whose containers are gone."""
         async with self._turn:
-            for pod in self._table.pods:
-                if self._is_over(pod) and await self._is_gone(pod):
+            for pod in self.holders:
+                if self._is_over(pod) and await self._is_gone(pod) and await self._is_unmade(pod):
                     self._over_since.pop(pod.uid, None)
                     self._on_release(pod, self._table.release(pod.uid))
 
@@ -73,6 +95,9 @@ class Releases:
             return pod.uid in self._over_since
         self._over_since.setdefault(pod.uid, self._clock.monotonic())
         return True
+
+    async def _is_unmade(self, pod: PodRef) -> bool:
+        return self._made is None or await self._made.destroy_of(pod)
 
     async def _is_gone(self, pod: PodRef) -> bool:
         """Say whether the kubelet shows none of the pod's IDs and, where it was deleted, has removed its folder."""

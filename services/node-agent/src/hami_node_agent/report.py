@@ -11,6 +11,7 @@ from contextlib import suppress
 from hami_kit.bus import Bus
 from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import Telemetry
+from hami_model.allocation import MadeInstance
 from hami_model.bus import subjects
 from hami_model.bus.messages import (
     Confirm,
@@ -29,6 +30,7 @@ from hami_model.objects import PodRef
 from msgspec import Struct
 
 from hami_node_agent.inventory import Inventory
+from hami_node_agent.mig.book import Piece
 from hami_node_agent.table import Entry, Table
 from hami_node_agent.usage.monitor import ContainerUse
 
@@ -65,8 +67,11 @@ class Reports:
         telemetry: Telemetry,
         is_complete: Callable[[PodRef], bool],
         jitter: Callable[[float], float],
+        instances: Callable[[str], Sequence[Piece]] = lambda _uid: (),
     ) -> None:
+        """``instances``: what was made of cards for a pod, by its uid."""
         self._bus = bus
+        self._instances = instances
         self._node = node
         self._telemetry = telemetry
         self._is_complete = is_complete
@@ -88,6 +93,7 @@ class Reports:
             container=entry.container,
             devices=[grant.uuid for grant in entry.grants],
             complete=self._is_complete(entry.pod),
+            instances=[_told(piece) for piece in self._instances(entry.pod.uid) if piece.uuid],
         )
         subject = subjects.of_node(self._node, "confirm")
         self._state(entry.key, _Statement(subject=subject, message=message, span="confirm", parent=parent))
@@ -261,6 +267,17 @@ class Presence:
             ],
             drift=list(self._containers.drift()),
         )
+
+
+def _told(piece: Piece) -> MadeInstance:
+    return MadeInstance(
+        container=piece.container,
+        place=piece.place,
+        device=piece.card,
+        uuid=piece.uuid,
+        gpu_instance=piece.gpu_instance,
+        compute_instance=piece.compute_instance,
+    )
 
 
 def _mib(size: int | None) -> int | None:

@@ -6,7 +6,7 @@ JSON on the wire, so that ``nats sub 'hami.>'`` is readable. Memory in MiB, core
 
 from msgspec import Struct
 
-from hami_model.allocation import Allocation, State
+from hami_model.allocation import Allocation, MadeInstance, State
 from hami_model.device import Device
 from hami_model.objects import Node, Pod, PodRef
 
@@ -270,13 +270,17 @@ class ReportWanted(Struct, frozen=True, kw_only=True, tag="report_wanted.v1"):
 
 
 class Confirm(Struct, frozen=True, kw_only=True, tag="confirm.v1"):
-    """Node-agent has served a container's Allocate with these cards. ``complete``: it was the pod's last one."""
+    """Node-agent has served a container's Allocate with these cards. ``complete``: it was the pod's last one.
+
+    ``instances``: what it has made for the pod so far, this container's among them.
+    """
 
     node: str
     pod: PodRef
     container: str
     devices: list[str]
     complete: bool = False
+    instances: list[MadeInstance] = []
 
 
 class Refuse(Struct, frozen=True, kw_only=True, tag="refuse.v1"):

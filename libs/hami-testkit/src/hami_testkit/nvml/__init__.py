@@ -1,7 +1,8 @@
 """A driver that is not there: the real nvidia-ml-py on a small C library, compiled here, that answers by a script.
 
-One rule: what a test says of the cards is written as one file, replaced as a whole; the library holds no state of its
-own but which XIDs it has told, so those are numbered throughout a process.
+One rule: what a test says of the cards is written as one file, replaced as a whole, and the MIG instances that calls
+have made stand in another; the library holds no state of its own but which XIDs it has told, so those are numbered
+throughout a process.
 """
 
 import functools
@@ -17,7 +18,7 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-SOURCE = Path(__file__).parent / "fake_nvml.c"
+SOURCES = [Path(__file__).parent / name for name in ("fake_nvml.c", "fake_mig.c")]
 WHERE = Path("usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")
 """Below the folder of a driver, as the NVIDIA container toolkit lays it out."""
 SCRIPT = "FAKE_NVML"
@@ -34,6 +35,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     """One MIG profile of a card: NVML's number, slices, most instances, multiprocessors, MB, (start, size) pairs."""
 
     number: int
+    name: str = ""
     slices: int
     instances: int
     sms: int
@@ -42,11 +44,38 @@ class Profile(Struct, frozen=True, kw_only=True):
 
 
 class Process(Struct, frozen=True, kw_only=True):
-    """One process on a card; ``memory`` in bytes."""
+    """One process on a card; ``memory`` in bytes, ``instance``: the GPU instance that it is on, None = the card."""
 
     pid: int
     memory: int = 0
     kind: Literal["compute", "graphics"] = "compute"
+    instance: int | None = None
+
+
+def _at(size: int, *starts: int) -> tuple[tuple[int, int], ...]:
+    return tuple((start, size) for start in starts)
+
+
+class Made(Struct, frozen=True, kw_only=True):
+    """A MIG instance that is there: its card, its profile's number, its place, and whether one can compute on it."""
+
+    card: str
+    number: int
+    start: int
+    size: int
+    computes: bool = True
+
+    @property
+    def id(self) -> int:
+        """Return the driver's number of it on its card."""
+        if self.size >= 8:
+            return 0
+        return next(first + self.start // size for size, first in ((4, 1), (2, 3), (1, 7)) if self.size >= size)
+
+    @property
+    def uuid(self) -> str:
+        """Return what the driver calls it."""
+        return f"MIG-{self.card}-{self.id}"
 
 
 class Card(Struct, frozen=True, kw_only=True):
@@ -63,6 +92,8 @@ class Card(Struct, frozen=True, kw_only=True):
     is_lost: bool = False
     recovery: int | None = 0
     """What the driver says must be done to the card; None = it cannot say."""
+    needs_reset: bool = False
+    """Whether MIG is turned on by a reset only."""
     profiles: tuple[Profile, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     """NVLinks: kind of the other end (gpu, switch), and its bus id."""
@@ -79,6 +110,7 @@ class Card(Struct, frozen=True, kw_only=True):
             yield f"{of} busy {self.busy[0]} {self.busy[1]}"
         yield f"{of} bus {self.bus}"
         yield f"{of} lost {int(self.is_lost)}"
+        yield f"{of} needs_reset {int(self.needs_reset)}"
         if self.mig is not None:
             yield f"{of} mig {self.mig}"
         if self.recovery is not None:
@@ -86,10 +118,29 @@ class Card(Struct, frozen=True, kw_only=True):
         for number, (kind, bus) in enumerate(self.links):
             yield f"link {index} {number} {kind} {bus}"
         for number, process in enumerate(self.processes):
-            yield f"process {index} {number} {process.kind} {process.pid} {process.memory}"
+            on = -1 if process.instance is None else process.instance
+            yield f"process {index} {number} {process.kind} {process.pid} {process.memory} {on}"
         for one in self.profiles:
             places = ",".join(f"{start}+{size}" for start, size in one.placements)
-            yield f"profile {index} {one.number} {one.slices} {one.instances} {one.sms} {one.mb} {places}"
+            yield f"profile {index} {one.number} {one.slices} {one.instances} {one.sms} {one.mb} {places} {one.name}"
+
+
+A100 = Card(
+    uuid="GPU-m",
+    name="NVIDIA A100-SXM4-40GB",
+    memory=40 * GIB,
+    mig=1,
+    profiles=(
+        Profile(number=0, name="1g.5gb", slices=1, instances=7, sms=14, mb=4864, placements=_at(1, *range(7))),
+        Profile(number=1, name="2g.10gb", slices=2, instances=3, sms=28, mb=9856, placements=_at(2, 0, 2, 4)),
+        Profile(number=2, name="3g.20gb", slices=3, instances=2, sms=42, mb=19968, placements=_at(4, 0, 4)),
+        Profile(number=3, name="4g.20gb", slices=4, instances=1, sms=56, mb=19968, placements=_at(4, 0)),
+        Profile(number=4, name="7g.40gb", slices=7, instances=1, sms=98, mb=40192, placements=_at(8, 0)),
+        Profile(number=7, name="1g.5gb+me", slices=1, instances=1, sms=14, mb=4864, placements=_at(1, *range(7))),
+        Profile(number=9, name="1g.10gb", slices=1, instances=4, sms=14, mb=9856, placements=_at(2, 0, 2, 4, 6)),
+    ),
+)
+"""An A100 of 40 GB in MIG mode, cut as its driver says."""
 
 
 class FakeNvml:
@@ -111,6 +162,42 @@ class FakeNvml:
         """Change what is said of one card."""
         self._cards = [structs.replace(c, **facts) if c.uuid == uuid else c for c in self._cards]
         self._write()
+
+    @property
+    def made(self) -> list[Made]:
+        """Return the MIG instances that are there."""
+        found = (line.split() for line in self._read_made() if line.startswith("instance"))
+        numbers = ([int(word) for word in words[1:]] for words in found)
+        return [
+            Made(card=self._cards[n[0]].uuid, number=n[2], start=n[3], size=n[4], computes=n[5] >= 0) for n in numbers
+        ]
+
+    def make(self, made: Made) -> None:
+        """Have a MIG instance that somebody else made."""
+        index = next(i for i, card in enumerate(self._cards) if card.uuid == made.card)
+        compute = 0 if made.computes else -1
+        self._write_made(
+            [*self._read_made(), f"instance {index} {made.id} {made.number} {made.start} {made.size} {compute}"]
+        )
+
+    def reset(self) -> None:
+        """Reset the cards: no MIG instance is left, and what waited for a reset has happened."""
+        modes = [line.split() for line in self._read_made() if line.startswith("mode")]
+        self._write_made([f"mode {card} {pending} {pending}" for _, card, _, pending in modes])
+
+    def is_cut(self, uuid: str) -> bool:
+        """Say whether MIG was turned on for a card by a call."""
+        index = next(i for i, card in enumerate(self._cards) if card.uuid == uuid)
+        return f"mode {index} 1 1" in self._read_made()
+
+    def _read_made(self) -> list[str]:
+        file = self._script.with_name(f"{self._script.name}.mig")
+        return file.read_text().splitlines() if file.exists() else []
+
+    def _write_made(self, lines: Sequence[str]) -> None:
+        new = self._script.with_name("made.new")
+        new.write_text("\n".join([*lines, ""]))
+        new.replace(self._script.with_name(f"{self._script.name}.mig"))
 
     def set_level(self, one: int, other: int, level: int) -> None:
         """Say what connects two cards on the PCIe bus: one of NVML's topology levels."""
@@ -184,5 +271,5 @@ def _compiled() -> bytes:
     flags = ["-shared", "-fPIC", "-O1", f"-Wl,-soname,{WHERE.name}"]
     with tempfile.TemporaryDirectory(prefix="hami-nvml-") as folder:
         library = Path(folder) / WHERE.name
-        subprocess.run([compiler, *flags, "-o", str(library), str(SOURCE)], check=True)
+        subprocess.run([compiler, *flags, "-o", str(library), *map(str, SOURCES)], check=True)
         return library.read_bytes()

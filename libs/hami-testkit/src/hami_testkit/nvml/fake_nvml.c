@@ -2,44 +2,41 @@
  * A libnvidia-ml.so.1 that does what a script says: the calls that our node-agent makes, with NVML's own structures.
  *
  * One rule: it knows nothing by itself. The script (FAKE_NVML names the file) is looked at anew at each call, so a
- * card falls off, or an XID comes, by replacing the file. A line is a key and its values:
+ * card falls off, or an XID comes, by replacing the file; MIG instances, which calls make, are in fake_mig.c. A line is
+ * a key and its values:
  *
  *   driver 550.54.15
  *   cuda 12040
  *   card <i> uuid|name|memory|used|bus|mig|lost|recovery <value>     memory in bytes, or "unsupported"
  *   card <i> busy <percent of time computing> <accessing memory>
+ *   card <i> needs_reset <1: MIG is turned on by a reset only>
  *   link <i> <number> gpu|switch <bus id of the other end>
  *   level <i> <j> <topology level>
- *   profile <i> <number> <slices> <instances> <multiprocessors> <MB> <start+size,start+size,...>
- *   process <i> <number> compute|graphics <pid> <memory in bytes>
+ *   profile <i> <number> <slices> <instances> <multiprocessors> <MB> <start+size,start+size,...> <name>
+ *   process <i> <number> compute|graphics <pid> <memory in bytes> <GPU instance, or -1>
  *   xid <sequence number> <i> <xid>                             told once to whoever waits, in order
  *   error <function> <code>                                     the function answers so
  *   hang <function>                                             the function does not return while this line stands
  */
 #include <poll.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, TIMEOUT = 10, IS_LOST = 15 };
-enum { MOST_CARDS = 16, LINE = 512, LARGEST = 1 << 20, XID_EVENT = 8, ALL_INSTANCES = -1, RECOVERY_ACTION = 230 };
+#include "fake_nvml.h"
+
+enum { LARGEST = 1 << 20, XID_EVENT = 8, RECOVERY_ACTION = 230 };
 
 typedef struct { char busIdLegacy[16]; unsigned domain, bus, device, pciDeviceId, pciSubSystemId; char busId[32]; } Pci;
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { void *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } Event;
-typedef struct { unsigned id, p2p, slices, instances, sms, ce, dec, enc, jpeg, ofa; unsigned long long mb; } Profile;
-typedef struct { unsigned start, size; } Placement;
-typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } Process;
 typedef struct {
     unsigned field, scope; long long timestamp, latency; int type, result; unsigned long long value;
 } FieldValue;
 
-static int initialised, handles[MOST_CARDS], event_set;
+int handles[MOST_CARDS];
+static int initialised, event_set;
 static unsigned told;
 
 static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER;
@@ -60,7 +57,7 @@ static void read_script(void) {
 }
 
 /* Return whether a line of the script begins with these words, and what follows them. */
-static int look_up(const char *words, char *rest) {
+int look_up(const char *words, char *rest) {
     size_t length = strlen(words), left;
     int found = 0;
     pthread_mutex_lock(&reading);
@@ -76,14 +73,14 @@ static int look_up(const char *words, char *rest) {
     return found;
 }
 
-static int of_card(int card, const char *what, char *value) {
+int of_card(int card, const char *what, char *value) {
     char words[LINE];
     snprintf(words, sizeof words, "card %d %s", card, what);
     return look_up(words, value);
 }
 
 /* Begin every call: hang, or answer with an error, where the script says so. */
-static int begin(const char *function) {
+int begin(const char *function) {
     char words[LINE], code[LINE];
     snprintf(words, sizeof words, "hang %s", function);
     while (look_up(words, NULL)) usleep(5000);
@@ -92,10 +89,13 @@ static int begin(const char *function) {
     return initialised || !strncmp(function, "nvmlInit", 8) ? SUCCESS : UNINITIALIZED;
 }
 
-static int card_of(void *device) { return (int *)device - handles; }
+int card_of(void *device) {
+    int at = (int *)device - &mig_handles[0][0];
+    return at >= 0 && at < MOST_CARDS * MOST_INSTANCES ? at / MOST_INSTANCES : (int)((int *)device - handles);
+}
 
 /* Begin a call about a card: one that is lost answers nothing else. */
-static int begin_of(const char *function, void *device) {
+int begin_of(const char *function, void *device) {
     char value[LINE];
     int code = begin(function);
     if (code) return code;
@@ -111,7 +111,7 @@ static int text(int card, const char *what, char *out, unsigned size) {
 
 int nvmlInitWithFlags(unsigned flags) {
     int code = begin("nvmlInitWithFlags");
-    initialised = initialised || !code;
+    initialised += !code;   /* counted, as by the real one */
     return code;
 }
 
@@ -119,7 +119,7 @@ int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 
 int nvmlShutdown(void) {
     int code = begin("nvmlShutdown");
-    initialised = 0;
+    initialised -= initialised > 0;
     return code;
 }
 
@@ -160,8 +160,17 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
     return of_card(index, "lost", value) && atoi(value) ? IS_LOST : SUCCESS;
 }
 
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
+    char value[LINE];
+    int code = begin("nvmlDeviceGetHandleByUUID");
+    for (int card = 0; !code && card < MOST_CARDS && of_card(card, "uuid", value); card++)
+        if (!strcmp(value, uuid)) return nvmlDeviceGetHandleByIndex_v2(card, device);
+    return code ? code : NOT_FOUND;
+}
+
 int nvmlDeviceGetUUID(void *device, char *out, unsigned size) {
     int code = begin_of("nvmlDeviceGetUUID", device);
+    if (!code && instance_of(device) >= 0) return mig_uuid(device, out, size);
     return code ? code : text(card_of(device), "uuid", out, size);
 }
 
@@ -202,12 +211,8 @@ int nvmlDeviceGetPciInfo_v3(void *device, Pci *pci) {
 }
 
 int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending) {
-    char value[LINE];
     int code = begin_of("nvmlDeviceGetMigMode", device);
-    if (code) return code;
-    if (!of_card(card_of(device), "mig", value)) return NOT_SUPPORTED;
-    *current = *pending = atoi(value);
-    return SUCCESS;
+    return code ? code : mig_mode(card_of(device), current, pending);
 }
 
 int nvmlDeviceGetFieldValues(void *device, int count, FieldValue *values) {
@@ -222,56 +227,16 @@ int nvmlDeviceGetFieldValues(void *device, int count, FieldValue *values) {
     return code;
 }
 
-/* Tell how many processes of a kind a card has, and which, where there is room for them. */
-static int processes(const char *function, void *device, const char *wanted, unsigned *count, Process *out) {
-    char words[LINE], value[LINE], kind[LINE];
-    unsigned found = 0, room = out ? *count : 0;
-    Process one = {0, 0, ALL_INSTANCES, ALL_INSTANCES};
-    int code = begin_of(function, device);
-    for (int number = 0; !code; number++) {
-        snprintf(words, sizeof words, "process %d %d", card_of(device), number);
-        if (!look_up(words, value) || sscanf(value, "%s %u %llu", kind, &one.pid, &one.used) != 3) break;
-        if (strcmp(kind, wanted)) continue;
-        if (found < room) out[found] = one;
-        found++;
-    }
-    *count = found;
-    return code ? code : found > room ? TOO_SMALL : SUCCESS;
-}
-
-int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, Process *out) {
-    return processes("nvmlDeviceGetComputeRunningProcesses_v3", device, "compute", count, out);
-}
-
-int nvmlDeviceGetGraphicsRunningProcesses_v3(void *device, unsigned *count, Process *out) {
-    return processes("nvmlDeviceGetGraphicsRunningProcesses_v3", device, "graphics", count, out);
-}
-
-static int find_profile(int card, unsigned number, Profile *profile, char *placements) {
+/* Find one of a card's MIG profiles by NVML's number; its id is another number, as with real cards. */
+int find_profile(int card, unsigned number, Profile *profile, char *placements, char *name) {
     char words[LINE], value[LINE];
     snprintf(words, sizeof words, "profile %d %u", card, number);
     if (!look_up(words, value)) return NOT_SUPPORTED;
     memset(profile, 0, sizeof *profile);
-    profile->id = number;
-    sscanf(value, "%u %u %u %llu %s", &profile->slices, &profile->instances, &profile->sms, &profile->mb, placements);
-    return SUCCESS;
-}
-
-int nvmlDeviceGetGpuInstanceProfileInfo(void *device, unsigned number, Profile *profile) {
-    char placements[LINE];
-    int code = begin_of("nvmlDeviceGetGpuInstanceProfileInfo", device);
-    return code ? code : find_profile(card_of(device), number, profile, placements);
-}
-
-int nvmlDeviceGetGpuInstancePossiblePlacements_v2(void *device, unsigned id, Placement *out, unsigned *count) {
-    char placements[LINE], *next;
-    Profile profile;
-    int code = begin_of("nvmlDeviceGetGpuInstancePossiblePlacements_v2", device);
-    if (code || (code = find_profile(card_of(device), id, &profile, placements))) return code;
-    unsigned number = 0;
-    for (char *one = strtok_r(placements, ",", &next); one; one = strtok_r(NULL, ",", &next), number++)
-        if (out && number < *count) sscanf(one, "%u+%u", &out[number].start, &out[number].size);
-    *count = number;
+    profile->id = number + 100;
+    *name = 0;
+    sscanf(value, "%u %u %u %llu %s %s", &profile->slices, &profile->instances, &profile->sms, &profile->mb, placements,
+           name);
     return SUCCESS;
 }
 

@@ -56,6 +56,7 @@ def vendor(config: Nvidia) -> Vendor:
         confirmed=is_served,
         parts=partitions.parts,
         cuts=partitions.reserved,
+        made=partitions.completed,
         checks=partitions.WITH_PARTITIONS,
         choose=topology.choose,
     )

@@ -1,15 +1,16 @@
-"""Cards cut with MIG: the instances that a card can be cut into, and the annotation by which HAMi's plugin makes them.
+"""Cards cut with MIG: the instances that a card can be cut into, and the annotation that says which a pod has.
 
 One rule: small instances before large ones; ``1g`` and ``3g`` from the card's end, all others from its beginning (spec
 vendors-a 12.7).
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
-from hami_model.allocation import Allocation, Cut
+from hami_model.allocation import Allocation, Cut, MadeInstance
 from hami_model.checks import CHECKS, Check, part_free
 from hami_model.cutting import Part, Parts, is_possible
 from hami_model.device import Device, MigProfile, Placement
@@ -90,6 +91,37 @@ def reserved(vendor: Vendor, pod: Pod) -> tuple[tuple[str, Cut], ...]:
     for entry in ordered:
         _check(entry, places)
     return tuple((e.gpu, Cut(profile=e.profile, placement=e.placement)) for e in ordered)
+
+
+def completed(vendor: Vendor, allocation: Allocation, pod: Pod, made: Sequence[MadeInstance]) -> dict[str, str]:
+    """Return the annotation with the identity of the instances that were made; none where the pod says all that.
+
+    One that the pod does not show, or that cannot be read, is written anew from the allocation.
+    """
+    by_place = {(instance.container, instance.place, instance.device): instance for instance in made}
+    text = pod.annotations.get(KEY, "")
+    try:
+        entries = msgspec.json.decode(text, type=list[_Made])
+    except (msgspec.DecodeError, RecursionError):
+        entries = msgspec.json.decode(written(vendor, allocation, pod).get(KEY, "[]"), type=list[_Made])
+    names = [container.name for container in allocation.containers]
+    found = [_identified(entry, names, by_place) for entry in entries]
+    return {} if found == entries else {KEY: msgspec.json.encode([_raw(entry) for entry in found]).decode()}
+
+
+def _identified(entry: _Made, names: Sequence[str], made: Mapping[tuple[str, int, str], MadeInstance]) -> _Made:
+    name = names[entry.container_index] if 0 <= entry.container_index < len(names) else ""
+    instance = made.get((name, entry.device_index, entry.gpu))
+    if instance is None:
+        return entry
+    return structs.replace(
+        entry, mig=instance.uuid, gpu_instance=instance.gpu_instance, compute_instance=instance.compute_instance
+    )
+
+
+def _raw(entry: _Made) -> dict[str, Any]:
+    """Return an entry as the device plugin writes it: of one that is not made, without identity."""
+    return {key: value for key, value in msgspec.to_builtins(entry).items() if value is not None}
 
 
 def _check(entry: _Made, places: set[tuple[int, int]]) -> None:

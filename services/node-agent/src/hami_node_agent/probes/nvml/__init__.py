@@ -7,23 +7,20 @@ seen and does not answer is there and unhealthy, until it answers again.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from hami_kit.clock import Clock
 from hami_model.device import Device
 from msgspec import structs
 
-from hami_node_agent.node_config import MIG, NodeConfig
+from hami_node_agent.node_config import MIG, CardRules, NodeConfig
 from hami_node_agent.probes.nvml import cards as reading
 from hami_node_agent.probes.nvml.driver import Card, CardFacts, Driver, DriverTrouble, DriverVersions, Event, Seen
 from hami_node_agent.probes.nvml.health import Infirmary, XidRules
+from hami_node_agent.probes.nvml.threads import in_thread, tell
 
 __all__ = ["NvmlProbe", "XidRules"]
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +63,8 @@ class NvmlProbe:
         self._told: dict[str, str] = {}
         self.facts: dict[str, CardFacts] = {}
         """What is known beside of the registered cards that answered last, by uuid."""
+        self.to_cut: dict[str, bool] = {}
+        """The cards that are to be cut into MIG instances, by uuid, and whether MIG is on."""
         self._news = asyncio.Event()
         self._is_closed = threading.Event()
         self._listening: threading.Thread | None = None
@@ -99,6 +98,10 @@ class NvmlProbe:
         except TimeoutError:
             return
 
+    def hurry(self) -> None:
+        """Have the cards looked at again soon."""
+        self._news.set()
+
     def close(self) -> None:
         """Hear of errors no more; blocks for the rest of a wait."""
         self._is_closed.set()
@@ -108,7 +111,7 @@ class NvmlProbe:
     async def _ask(self) -> Seen:
         """Look in a thread; one that hangs is waited for again the next time, and no second one is begun."""
         if self._looking is None:
-            self._looking = _in_thread(self._driver.look)
+            self._looking = in_thread(self._driver.look)
         async with asyncio.timeout(self._deadline):
             await asyncio.wait([self._looking])
         looked, self._looking = self._looking, None
@@ -120,7 +123,7 @@ class NvmlProbe:
         shown = {card.uuid: device for card in mine if (device := reading.device(card, rules, sysfs=self._sysfs))}
         left = {card.uuid for card in seen.cards} - shown.keys()
         for card in mine:
-            self._complain(card.uuid, "" if card.uuid in shown else f"{_why_not(rules.mode)}: it is not registered")
+            self._complain(card.uuid, "" if card.uuid in shown else f"{_why_not(card, rules)}: it is not registered")
         well = {card.uuid: self._is_well(card, at=at, mode=rules.mode) for card in mine if card.uuid in shown}
         for one, other in reading.asymmetric(seen.links):
             log.debug("cards %s and %s: only one end sees an NVLink; they count as not connected", one, other)
@@ -129,6 +132,7 @@ class NvmlProbe:
             self._complain(uuid, "it does not answer, or has fallen off the bus")
             devices[uuid] = structs.replace(self._known[uuid], healthy=False)
         self._known = devices
+        self.to_cut = {card.uuid: card.is_partitioned for card in mine if reading.is_to_cut(card, rules)}
         self.facts = {card.uuid: card.facts for card in mine if card.uuid in shown}
         return tuple(devices.values())
 
@@ -161,7 +165,7 @@ class NvmlProbe:
                 log.debug("errors cannot be waited for: %s", e)
                 self._is_closed.wait(PAUSE)
                 continue
-            if event is not None and not _tell(loop, partial(self._heard, event)):
+            if event is not None and not tell(loop, partial(self._heard, event)):
                 return
             if not self._driver.follows_events:
                 self._is_closed.wait(PAUSE)
@@ -179,34 +183,12 @@ class NvmlProbe:
             self._news.set()
 
 
-def _why_not(mode: str) -> str:
-    if mode == MIG:
-        return "no MIG profile of migProfileAllowlist fits its model"
-    return "the driver does not tell its memory, and preConfiguredDeviceMemory is not set"
-
-
-def _in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
-    """Run work in a thread that nobody waits for at the end of the process."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except Exception as e:
-            error = e
-            _tell(loop, lambda: None if done.done() else done.set_exception(error))
-        else:
-            _tell(loop, lambda: None if done.done() else done.set_result(result))
-
-    threading.Thread(target=run, name="nvml", daemon=True).start()
-    return done
-
-
-def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> bool:
-    """Hand something to the loop; say whether there still is one."""
-    try:
-        loop.call_soon_threadsafe(what)
-    except RuntimeError:
-        return False
-    return True
+def _why_not(card: Card, rules: CardRules) -> str:
+    if rules.mode != MIG:
+        return "the driver does not tell its memory, and preConfiguredDeviceMemory is not set"
+    if not card.can_be_cut:
+        return f"a {card.name} cannot be cut with MIG, and the node is in mode mig"
+    if reading.is_to_cut(card, rules) and not card.is_partitioned:
+        return "MIG is still off"
+    known = ", ".join(profile.name for profile in card.profiles) or "none"
+    return f"migProfileAllowlist has no profile for a {card.name}, which has {known}"

@@ -3,7 +3,7 @@
 One rule: everything here is arithmetic; nothing asks the driver. Memory in MiB, cores in percent of a card.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from hami_model.device import Device, MigProfile, Placement
 from msgspec import structs
 
 from hami_node_agent.node_config import MIG, CardRules
-from hami_node_agent.probes.nvml.driver import Card, Profile
+from hami_node_agent.probes.nvml.driver import Card
 from hami_node_agent.probes.nvml.links import Link
+from hami_node_agent.probes.nvml.profiles import Profile, named
 
 WORD = "NVIDIA"
 MIB = 1024 * 1024
@@ -53,11 +54,24 @@ def _memory(card: Card, rules: CardRules) -> int:
     return plain if rules.mode == MIG or rules.memory_scaling == 1 else int(plain * rules.memory_scaling)
 
 
+def is_to_cut(card: Card, rules: CardRules) -> bool:
+    """Say whether the card is one to be cut into instances: it can be, and node and model say so."""
+    return rules.mode == MIG and card.can_be_cut and any(_allowed(card, rules))
+
+
+def _allowed(card: Card, rules: CardRules) -> Iterator[tuple[str, ...]]:
+    """Yield the profiles of each entry of the allowlist that means the card's model."""
+    return (one.profiles for one in rules.allowlist if any(model in card.name for model in one.models))
+
+
 def _partitioned(base: Device, card: Card, rules: CardRules) -> Device | None:
-    names = next((one.profiles for one in rules.allowlist if any(m in card.name for m in one.models)), ())
-    shown = {profile.key: profile for profile in card.profiles}
-    known = [(name, shown[key]) for name in names if (key := name.partition(".")[0]) in shown]
-    if not known:
+    """Return the card with its profiles: those of the first entry for its model that names any it has.
+
+    ``H20`` is in the name of an H200 too, which has none of an H20's profiles.
+    """
+    of_entries = (_known(names, card.profiles) for names in _allowed(card, rules))
+    known = next((found for found in of_entries if found), None)
+    if known is None:
         return None
     most = max(profile.sms for profile in card.profiles)
     return structs.replace(
@@ -66,6 +80,10 @@ def _partitioned(base: Device, card: Card, rules: CardRules) -> Device | None:
         cores=100,
         mig_profiles=tuple(_profile(name, profile, most) for name, profile in known),
     )
+
+
+def _known(names: Iterable[str], profiles: Sequence[Profile]) -> list[tuple[str, Profile]]:
+    return [(name, profile) for name in names if (profile := named(name, profiles)) is not None]
 
 
 def _profile(name: str, profile: Profile, most: int) -> MigProfile:

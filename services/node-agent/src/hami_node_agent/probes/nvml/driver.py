@@ -1,7 +1,7 @@
 """What the driver shows of the cards, by nvidia-ml-py: plain calls that may block, or never return.
 
-One rule: everything NVML is in this file; an error of the driver itself leaves here as ``DriverTrouble``, that of one
-card makes the card absent.
+One rule: an error of the driver itself leaves here as ``DriverTrouble``, that of one card makes the card absent.
+Nothing here changes a card; what does is in ``instances.py``.
 """
 
 import ctypes
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pynvml as nv
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hami_node_agent.probes.nvml.calls import bus_id, or_none
 from hami_node_agent.probes.nvml.links import End, Link
+from hami_node_agent.probes.nvml.profiles import Profile, profiles
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,6 @@ FOLDERS = ("usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu",
 """Where distributions keep the library, below the driver's root."""
 
 NOTHING_TO_DO, DRAIN_P2P = nv.NVML_GPU_RECOVERY_ACTION_NONE, nv.NVML_GPU_RECOVERY_ACTION_DRAIN_P2P
-SLICES = {"1g": 0, "2g": 1, "3g": 2, "4g": 3, "7g": 4, "8g": 5, "6g": 6}
-"""NVML's number of the profile with so many slices."""
 
 _GONE = (nv.NVML_ERROR_UNINITIALIZED, nv.NVML_ERROR_DRIVER_NOT_LOADED, nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
 """The driver was taken away or replaced: NVML must be opened anew."""
@@ -37,16 +36,8 @@ class DriverTrouble(Exception):
     """The driver cannot be asked; the sentence says why and what to do."""
 
 
-class Profile(Struct, frozen=True, kw_only=True):
-    """A MIG profile of a card: how many slices, at most how many instances, MB, multiprocessors, (start, size)."""
-
-    key: str
-    """The slices as profile names begin: ``1g``."""
-    slices: int
-    instances: int
-    memory: int
-    sms: int
-    placements: tuple[tuple[int, int], ...]
+class Unfinished(DriverTrouble):
+    """Likewise, and what was begun may be there all the same."""
 
 
 class DriverVersions(Struct, frozen=True):
@@ -86,6 +77,8 @@ class Card(Struct, frozen=True, kw_only=True):
     memory: int | None
     bus: str
     """PCI bus id, as ``00000000:3b:00.0``."""
+    can_be_cut: bool = False
+    """It is of a kind that has MIG."""
     is_partitioned: bool = False
     """MIG is on."""
     profiles: tuple[Profile, ...] = ()
@@ -120,6 +113,8 @@ class Driver:
         self._followed: dict[str, Any] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._linked: frozenset[str] = frozenset()
+        self._profiles: dict[tuple[str, bool], tuple[Profile, ...]] = {}
+        """By card and whether MIG is on: they do not change, and are many calls."""
 
     def look(self) -> Seen:
         """Ask for everything; raise ``DriverTrouble``."""
@@ -129,7 +124,7 @@ class Driver:
         except nv.NVMLError as e:
             if e.value in _GONE:
                 self.close()
-            raise _trouble(e) from e
+            raise trouble_of(e) from e
         self._follow({card.uuid: handle for card, handle in cards.items()})
         if (uuids := frozenset(card.uuid for card in cards)) != self._linked:
             self._links, self._linked = _links(cards), uuids
@@ -145,7 +140,7 @@ class Driver:
         except nv.NVMLError as e:
             if e.value == nv.NVML_ERROR_TIMEOUT:
                 return None
-            raise _trouble(e) from e
+            raise trouble_of(e) from e
         if found.eventType != nv.nvmlEventTypeXidCriticalError:
             return None
         return Event(or_none(nv.nvmlDeviceGetUUID, found.device), int(found.eventData))
@@ -153,7 +148,7 @@ class Driver:
     def close(self) -> None:
         """Let go of the driver; the next look opens it anew."""
         if self._is_open:
-            self._is_open, self._events, self._followed = False, None, {}
+            self._is_open, self._events, self._followed, self._profiles = False, None, {}, {}
             with suppress(nv.NVMLError):
                 nv.nvmlShutdown()
 
@@ -175,11 +170,19 @@ class Driver:
         for index in range(nv.nvmlDeviceGetCount()):
             try:
                 handle = nv.nvmlDeviceGetHandleByIndex(index)
-                yield _card(handle, index), handle
+                yield self._with_profiles(_card(handle, index), handle), handle
             except nv.NVMLError as e:
                 if e.value in _GONE:
                     raise
                 log.debug("card %d does not answer: %s", index, e)
+
+    def _with_profiles(self, card: Card, handle: Any) -> Card:
+        if not card.can_be_cut:
+            return card
+        key = card.uuid, card.is_partitioned
+        if key not in self._profiles:
+            self._profiles[key] = tuple(profiles(handle))
+        return structs.replace(card, profiles=self._profiles[key])
 
     def _follow(self, handles: dict[str, Any]) -> None:
         """Have errors of these cards reported; a card that came back is registered anew."""
@@ -205,8 +208,8 @@ def _card(handle: Any, index: int) -> Card:
         name=nv.nvmlDeviceGetName(handle),
         memory=None if memory is None else int(memory.total),
         bus=bus_id(nv.nvmlDeviceGetPciInfo_v3(handle)),
+        can_be_cut=current is not None,
         is_partitioned=current == nv.NVML_DEVICE_MIG_ENABLE,
-        profiles=tuple(_profiles(handle)) if current is not None else (),
         recovery=or_none(_recovery, handle),
         facts=CardFacts(
             minor=or_none(nv.nvmlDeviceGetMinorNumber, handle),
@@ -230,28 +233,6 @@ def _processes(handle: Any) -> tuple[Process, ...] | None:
         return None
     found = {one.pid: Process(pid=one.pid, memory=one.usedGpuMemory) for one in (*(drawing or ()), *(computing or ()))}
     return tuple(found.values())
-
-
-def _profiles(handle: Any) -> Iterator[Profile]:
-    for key, number in SLICES.items():
-        info = or_none(nv.nvmlDeviceGetGpuInstanceProfileInfo, handle, number, 1)
-        if info is not None:
-            yield Profile(
-                key=key,
-                slices=info.sliceCount,
-                instances=info.instanceCount,
-                memory=info.memorySizeMB,
-                sms=info.multiprocessorCount,
-                placements=tuple(or_none(_placements, handle, info.id) or ()),
-            )
-
-
-def _placements(handle: Any, profile: int) -> list[tuple[int, int]]:
-    number = ctypes.c_uint()
-    nv.nvmlDeviceGetGpuInstancePossiblePlacements(handle, profile, None, ctypes.byref(number))
-    found = (nv.c_nvmlGpuInstancePlacement_t * number.value)()
-    nv.nvmlDeviceGetGpuInstancePossiblePlacements(handle, profile, found, ctypes.byref(number))
-    return [(place.start, place.size) for place in found[: number.value]]
 
 
 def _recovery(handle: Any) -> int | None:
@@ -279,7 +260,8 @@ def _load(root: Path | None) -> None:
             raise DriverTrouble(f"{found} cannot be loaded ({e})") from e
 
 
-def _trouble(error: nv.NVMLError) -> DriverTrouble:
+def trouble_of(error: nv.NVMLError) -> DriverTrouble:
+    """Say what an error of the driver means and what to do."""
     match error.value:
         case nv.NVML_ERROR_LIBRARY_NOT_FOUND:
             return DriverTrouble(
@@ -293,4 +275,4 @@ def _trouble(error: nv.NVMLError) -> DriverTrouble:
         case nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
             return DriverTrouble("the NVIDIA driver was updated under us: restart the node's agent once it is loaded")
         case _:
-            return DriverTrouble(f"NVML does not answer: {error}")
+            return DriverTrouble(f"the NVIDIA driver says: {error}")
