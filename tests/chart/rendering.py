@@ -29,7 +29,7 @@ MATRIX = [
     "scheduler.service.type=ClusterIP,devicePlugin.service.type=ClusterIP,scheduler.service.labels.a=b,"
     "devicePlugin.service.labels.a=b,scheduler.leaderElect=false,scheduler.nodeLabelSelector.pool=gpu",
     "devicePlugin.runtimeClassName=nvidia,devicePlugin.createRuntimeClass=true,devicePlugin.nvidiaDriverRoot=/run/n,"
-    "devicePlugin.gpuOperatorToolkitReady.enabled=true,devicePlugin.hostNetwork=true,devicePlugin.hostPID=true,"
+    "devicePlugin.gpuOperatorToolkitReady.enabled=true,devicePlugin.hostNetwork=true,devicePlugin.hostPID=false,"
     "devicePlugin.gdsEnabled=true,devicePlugin.installLibrary=false,devicePlugin.extraEnvs.A=b,global.labels.team=ml",
     "scheduler.admissionWebhook.customURL.enabled=true,scheduler.admissionWebhook.customURL.host=10.0.0.1,"
     "scheduler.admissionWebhook.whitelistNamespaces={kube-system},global.imageRegistry=mirror:5000,"

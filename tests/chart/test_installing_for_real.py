@@ -105,7 +105,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def installed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
-    """The chart in the cluster, and the services on this machine, each with its own account's token."""
+    """The chart in the cluster, the services on this machine with their own accounts' tokens, and a pod named slice."""
     folder = tmp_path_factory.mktemp("services")
     here = Installation(folder, cluster.ports, await cluster.helm("install"))
     meta = {"name": "gpu-a", "annotations": {"hami.io/node-nvidia-register": json.dumps(REGISTER)}}
@@ -120,6 +120,7 @@ async def installed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
             started, here.webhook(), here.extender(), here.allocator("allocator", allocator),
             here.allocator("allocator-2", allocator), await _scheduler(cluster, here),
         )  # fmt: skip
+        await cluster.api.create(PODS, a_pod("slice", limits=GPU))
         yield here
     await cluster.uninstall()
 
@@ -154,7 +155,6 @@ async def bound(cluster: Cluster, name: str) -> Json:
 
 async def test_a_pod_is_bound_with_its_devices(cluster: Cluster, installed: Installation) -> None:
     """By the real kube-scheduler with the chart's configuration, and by the allocator with the chart's rights."""
-    await cluster.api.create(PODS, a_pod("slice", limits=GPU))
     annotations = (await bound(cluster, "slice"))["metadata"]["annotations"]
 
     assert "GPU-0,NVIDIA,1000,0:;" == annotations["hami.io/vgpu-devices-allocated"]
@@ -185,6 +185,32 @@ async def test_nobody_else_says_what_a_pod_holds(cluster: Cluster, installed: In
     with pytest.raises(ApiError, match="only the allocator and device plugins may write"):
         await cluster.api.patch(f"{PODS}/slice", {"metadata": {"annotations": {"hami.io/bind-phase": "success"}}})
     await cluster.api.patch(f"{PODS}/slice", {"metadata": {"annotations": {"team": "ml"}}})
+
+
+async def test_nobody_else_binds_a_pod_with_devices_of_its_choice(cluster: Cluster, installed: Installation) -> None:
+    """Annotations of a Binding become the pod's without being asked of any webhook."""
+    pod = a_pod("bound-by-hand", limits={"cpu": "1"})
+    pod["spec"]["schedulerName"] = "nobody"
+    await cluster.api.create(PODS, pod)
+    target = {"apiVersion": "v1", "kind": "Node", "name": "gpu-a"}
+    forged = {"hami.io/vgpu-node": "gpu-a", "hami.io/vgpu-devices-allocated": "GPU-0,NVIDIA,40000,100:;"}
+
+    def binding(annotations: dict[str, str]) -> Json:
+        meta = {"name": "bound-by-hand", "annotations": annotations}
+        return {"apiVersion": "v1", "kind": "Binding", "metadata": meta, "target": target}
+
+    with pytest.raises(ApiError, match="only the allocator decides which cards a pod holds"):
+        await cluster.api.create(f"{PODS}/bound-by-hand/binding", binding(forged))
+    await cluster.api.create(f"{PODS}/bound-by-hand/binding", binding({}))
+
+
+async def test_nobody_wanted_more_of_kubernetes_than_it_may(cluster: Cluster, installed: Installation) -> None:
+    """The API server's refusals stand in the logs of whoever was refused."""
+    await bound(cluster, "slice")
+
+    for name in ("kube-scheduler", "allocator", "allocator-2"):
+        lines = (installed.folder / f"{name}.log").read_text().splitlines()
+        assert (name, []) == (name, [line for line in lines if "forbidden" in line.lower()])
 
 
 async def test_an_upgrade_keeps_certificate_and_passwords(cluster: Cluster, installed: Installation) -> None:

@@ -1,6 +1,5 @@
 """kube-scheduler's and the webhook's configuration, judged by hamictl's own rules, and which pods the webhook sees."""
 
-import re
 import time
 from typing import Any
 
@@ -11,7 +10,7 @@ from hami_model import config, vendors
 from hami_testkit.cluster import conditions
 from hamictl.doctor import scheduler, webhook
 
-from tests.chart.rendering import CHART, Json, Rendered, render
+from tests.chart.rendering import Json, Rendered, render
 
 ALL = "devices.ascend.enabled=true,devices.iluvatar.enabled=true"
 OVERWRITES = "scheduler.overwriteEnv=true"
@@ -150,16 +149,3 @@ def test_cert_manager_is_told_where_the_bundle_goes() -> None:
     assert "cards-webhook.kube-system.svc" in certificate["spec"]["dnsNames"]
     assert {"cert-manager.io/inject-ca-from": "kube-system/cards-scheduler-serving-cert"} == annotations
     assert not found.has("Secret", certificate["spec"]["secretName"])
-
-
-def test_the_page_for_ones_own_manifests_has_a_condition_that_sees_the_same() -> None:
-    """Whoever writes manifests by hand copies it from there."""
-    page = (CHART.parents[2] / "docs" / "how-to" / "run-the-services.md").read_text()
-    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "matchConditions" in block]
-    (entry,) = yaml.safe_load(text)["webhooks"]
-
-    asking = [
-        {"containers": [GPU]},
-        {"containers": [PLAIN], "initContainers": [container(requests={"amd.com/gpu": "1"})]},
-    ]
-    assert [True, True, False] == [sees(entry, **spec) for spec in [*asking, {"containers": [PLAIN]}]]

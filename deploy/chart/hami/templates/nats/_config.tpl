@@ -32,6 +32,12 @@ node-agent:
     - hami.v1.node.*.heartbeat
     - hami.v1.node.*.confirm
     - hami.v1.node.*.refuse
+    # what disagrees on its own node
+    - hami.v1.event.drift
+    - hami.v1.event.drift.cleared
+    - hami.v1.event.gap
+    - $JS.API.STREAM.INFO.HAMI_EVENTS
+    - $JS.API.STREAM.CREATE.HAMI_EVENTS
   subscribe:
     - hami.v1.allocator.leader
     - hami.v1.node.*.allocation

@@ -1,9 +1,11 @@
 {{/* CEL: whether any container asks for a device, in limits or in requests. */}}
 {{- define "hami.asksForDevices" -}}
-(object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : [])).exists(c,
-has(c.resources) && (
-(has(c.resources.limits) && c.resources.limits.exists(name, {{ include "hami.prefixes" . }}.exists(start, name.startsWith(start)))) ||
-(has(c.resources.requests) && c.resources.requests.exists(name, {{ include "hami.prefixes" . }}.exists(start, name.startsWith(start))))))
+(object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : []))
+.filter(c, has(c.resources)).map(c, c.resources)
+.exists(r, [has(r.limits) ? r.limits : {}, has(r.requests) ? r.requests : {}]
+.exists(amounts, amounts.exists(name,
+{{ include "hami.prefixes" . }}
+.exists(prefix, name.startsWith(prefix)))))
 {{- end -}}
 
 {{/* What both webhooks have in common; called with (dict "root" $ "bundle" base64-or-empty). */}}
