@@ -5,7 +5,6 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 
 Json = dict[str, Any]
 DEADLINE = 60.0
-CHANGES_EVERY = 0.5
-"""Seconds; a real cluster is seldom silent for longer."""
 NODE = "mig-a"
 PODS = "/api/v1/namespaces/default/pods"
 PIECES = "hami.io/vgpu-mig-allocations"
@@ -48,22 +45,11 @@ class System:
         assert 201 == (await self._api.post(PODS, json=pod)).status_code
 
     async def wait(self, name: str, is_so: Callable[[Json], bool]) -> Json:
-        """Return a pod once something is so of it; one that waits is tried again whenever the cluster changes."""
-        changing = asyncio.create_task(self._change())
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while not is_so(pod := (await self._api.get(f"{PODS}/{name}")).json()):
-                    await asyncio.sleep(0.05)
-                return pod  # type: ignore[no-any-return]
-        finally:
-            changing.cancel()
-
-    async def _change(self) -> None:
-        headers = {"Content-Type": "application/merge-patch+json"}
-        for number in count():
-            body = {"metadata": {"labels": {"changes": str(number)}}}
-            await self._api.patch(f"/api/v1/nodes/{NODE}", json=body, headers=headers)
-            await asyncio.sleep(CHANGES_EVERY)
+        """Return a pod once something is so of it."""
+        async with asyncio.timeout(DEADLINE):
+            while not is_so(pod := (await self._api.get(f"{PODS}/{name}")).json()):
+                await asyncio.sleep(0.05)
+            return pod  # type: ignore[no-any-return]
 
     async def delete(self, name: str) -> None:
         """Delete a pod."""

@@ -92,6 +92,7 @@ class Desk:
                 self._say_placed(pod, outcome, len(nodes))
                 return Placed(node=outcome.node)
             case Unfit():
+                self._world.refused_at = self._clock.monotonic()
                 self._say_unplaced(pod, outcome, nodes)
                 return Unplaced(reasons=outcome.reasons)
 

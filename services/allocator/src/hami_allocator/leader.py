@@ -26,6 +26,7 @@ from hami_allocator.facts import Fact, PodNews, about
 from hami_allocator.fleet_metrics import UNCONFIRMED_AFTER
 from hami_allocator.means import Means
 from hami_allocator.registrar import Registrar
+from hami_allocator.waking import Waker
 
 
 class Leader:
@@ -41,6 +42,7 @@ class Leader:
         self._reservation_timeout = reservation_timeout
         self._confirmer = Confirmer(means, tasks)
         self.registrar = Registrar(means, tasks)
+        self._waker = Waker(means, tasks)
         self._reserved: deque[tuple[float, str]] = deque()
         self._unconfirmed: deque[tuple[float, str]] = deque()
         self._locked_before: set[str] = set()
@@ -80,6 +82,7 @@ class Leader:
             case Released() if before is not None:
                 self._tell_step("released", before, why=event.why)
                 self._open_lock(before.uid)
+                self._waker.freed(before.node)
             case _:
                 return
 
@@ -125,6 +128,7 @@ class Leader:
             _, uid = self._unconfirmed.popleft()
             self._call_out(uid)
         self._clear_late_locks()
+        self._waker.tick()
         for uid in self._means.locks.overdue(asyncio.get_running_loop().time()):
             self._open_lock(uid)
 

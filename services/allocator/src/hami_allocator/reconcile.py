@@ -38,7 +38,8 @@ class Reconcile:
         self._names = world.catalog.resource_names
         self._quotas: set[tuple[str, str]] = set()
         self._told_of: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._lingering: dict[str, tuple[float, Released]] = {}
+        self.lingering: dict[str, tuple[float, Released]] = {}
+        """Pods that ended and whose containers still hold devices, by uid: until when they are waited for."""
         self.complaints: dict[str, Notice] = {}
         """Pods that are not accounted for as they say, by uid."""
         self.doubtful: list[PodRef] = []
@@ -101,17 +102,17 @@ class Reconcile:
         for event in events:
             entry = self._world.ledger.entry(event.uid)
             if isinstance(event, Released) and entry is not None and self._world.nodes.is_held(entry.node, event.uid):
-                self._lingering.setdefault(event.uid, (self._clock.monotonic() + LINGER, event))
+                self.lingering.setdefault(event.uid, (self._clock.monotonic() + LINGER, event))
             else:
                 self._world.apply(event)
 
     def tick(self) -> None:
         """End the pods whose containers are gone by now, or have been waited for long enough."""
         now = self._clock.monotonic()
-        for uid, (deadline, event) in list(self._lingering.items()):
+        for uid, (deadline, event) in list(self.lingering.items()):
             entry = self._world.ledger.entry(uid)
             if entry is None or now >= deadline or not self._world.nodes.is_held(entry.node, uid):
-                del self._lingering[uid]
+                del self.lingering[uid]
                 self._world.apply(event)
 
     def _complain(self, pod: Pod, notice: Notice) -> None:

@@ -65,6 +65,8 @@ class World:
         self.nodes = nodes
         self.unbound: dict[str, Pod] = {}
         """Pods that ask for devices and have no node, by uid, as last seen."""
+        self.refused_at = float("-inf")
+        """When no node took a pod, last, by the monotonic clock."""
         self.duty: Duty = OffDuty()
 
     def apply(self, *events: Event) -> None:
