@@ -32,11 +32,10 @@ OVER = ("Succeeded", "Failed")
 class Ground:
     """The cluster, as a test sees it."""
 
-    def __init__(self, api: ApiClient, node: RealNode, system: Stack, binaries: Path) -> None:
+    def __init__(self, api: ApiClient, node: RealNode, system: Stack) -> None:
         self.api = api
         self.node = node
         self.system = system
-        self._binaries = binaries
 
     async def create(self, pod: Json) -> Json:
         """Create a pod as a user does."""
@@ -78,6 +77,13 @@ class Ground:
         query = {"fieldSelector": f"metadata.name={NODE}"}
         await wait_event(self.api, "/api/v1/nodes", lambda node: _offer(node) == str(count), DEADLINE, **query)
 
+    async def lose_checkpoint(self) -> None:
+        """Let the kubelet crash and forget to whom it gave which IDs; return when it offers all of them again."""
+        await self.node.kill_kubelet()
+        (self.node.root / "device-plugins" / "kubelet_internal_checkpoint").unlink()
+        await self.node.start_kubelet()
+        await self.wait_allocatable(CARDS * SLOTS)
+
     def told(self, pod: Json, container: str = "main") -> list[Told]:
         """Return what a container told at each of its starts."""
         return self.node.told(pod["metadata"]["uid"], container)
@@ -111,7 +117,7 @@ async def a_ground(binaries: Path) -> AsyncIterator[Ground]:
                 ):
                     _install_library(folder / "hook" / NODE / "vgpu")
                     await system.add_agent(Agent(node=NODE, cards=_cards_file(folder)))
-                    ground = Ground(api, node, system, binaries)
+                    ground = Ground(api, node, system)
                     await ground.wait_allocatable(CARDS * SLOTS)
                     yield ground
 

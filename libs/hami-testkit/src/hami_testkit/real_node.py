@@ -61,13 +61,14 @@ class Told(Struct, frozen=True, kw_only=True):
 class RealNode:
     """A running node."""
 
-    def __init__(self, name: str, folder: Path, running: Processes) -> None:
+    def __init__(self, name: str, folder: Path, running: Processes, group: str) -> None:
         self.name = name
         self.root = folder / "k" / name
         """The kubelet's root folder, where the parts of ``hami_testkit.parts`` look for it too."""
         self.out = folder / "out"
         """What containers of the box write to: mount it as /out."""
         self._running = running
+        self._group = group
 
     @property
     def kubelet(self) -> Running:
@@ -82,10 +83,28 @@ class RealNode:
         """Start the kubelet again, and wait until it is healthy."""
         await (await self._running.start_again("kubelet")).wait_ready(START_DEADLINE)
 
+    def alive(self) -> set[str]:
+        """Return the uids of the pods that have a process which tells: what runs, whatever the kubelet's books say."""
+        root = _controllers()[-1] / self._group / "kubepods"
+        found = set()
+        for folder, _, _ in os.walk(root):  # which minds no folder that goes while it looks
+            pod = Path(folder).parent.name
+            if pod.startswith("pod") and _tells(Path(folder) / "cgroup.procs"):
+                found.add(pod.removeprefix("pod"))
+        return found
+
     def told(self, uid: str, container: str) -> list[Told]:
         """Return what one container told at each of its starts."""
         found = sorted(path for path in self.out.glob(f"{uid}_{container}.*") if path.suffix != ".half")
         return [_told(path) for path in found]
+
+
+def _tells(members: Path) -> bool:
+    try:
+        commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in members.read_text().split()]
+    except OSError:  # it ended while we looked
+        return False
+    return any(b"\0tell\0" in command for command in commands)
 
 
 def _told(path: Path) -> Told:
@@ -126,7 +145,7 @@ async def real_node(binaries: Path, folder: Path, kubeconfig: Path, name: str = 
     try:
         async with processes(folder) as running:
             await _start(binaries, folder, kubeconfig, running, _Node(name=name, root=root, group=group))
-            yield RealNode(name, folder, running)
+            yield RealNode(name, folder, running, group)
     finally:
         await _remove_groups(group)
 
