@@ -29,6 +29,7 @@ from hami_node_agent.desk import Resource
 from hami_node_agent.limits import HamiCore, hami_core
 from hami_node_agent.pods import NodePods
 from hami_node_agent.probes import SimulatedProbe
+from hami_node_agent.table import Entry
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
@@ -401,6 +402,22 @@ async def test_the_kubelet_restarts(node: Node, *, lose_checkpoint: bool) -> Non
 
         assert node.env(second, "c")["CUDA_DEVICE_MEMORY_LIMIT_0"] == "3000m"
         assert set(held).isdisjoint(agent.table.of_pod(second.uid)[0].ids)
+
+
+async def test_the_kubelet_dies_before_it_writes_our_answer_down(node: Node) -> None:
+    """The agent has written it down; the next kubelet asks for the first container again, not for the second."""
+    async with node.agent_running() as agent:
+        await registered(node)
+        await node.kubelet.stop()
+        pod = await node.apply(a_pod("p", ("c", 1), init=[("prepare", 1)]))
+        await node.bind(pod, ("prepare", "GPU-a", 5000), ("c", "GPU-b", 6000))
+        place = {"pod": pod, "container": "prepare", "position": 0, "role": Role.INIT, "resource": GPU}
+        agent.table.put(Entry(**place, ids=("GPU-a-0",), served=True))
+
+        await node.kubelet.restart()
+        await node.phase(pod, "Running")
+
+        assert ["GPU-a", "GPU-b"] == [node.env(pod, name)["NVIDIA_VISIBLE_DEVICES"] for name in ("prepare", "c")]
 
 
 @pytest.mark.parametrize("loses_its_table", [False, True])

@@ -71,14 +71,14 @@ def view_of_allocation(allocation: Allocation, vendor: str) -> PodView:
 def candidate(view: PodView, shown: Shown, table: Table, *, resource: str, size: int) -> Candidate | None:
     """Return the pod's first container in order that wants ``size`` devices, shows none and has not been served.
 
-    A container that was served, or answered, and yet shows nothing is kept for later: its Allocate may have been lost
-    with a restart of the kubelet. ``rank`` puts it behind.
+    The kubelet asks in order: a container that was answered without an Allocate comes before those behind it. One that
+    was served and yet shows nothing comes last: its Allocate may have been lost with the kubelet's checkpoint.
     """
     of_size = [w for w in view.wanting if w.count == size and not shown.get(w.name)]
     asking = [Candidate(view=view, container=w, known=table.find(view.pod.uid, w.name, resource)) for w in of_size]
     # An init container's IDs are never shown, so nothing tells a served one from a lost one, unless the pod's start is.
     plausible = [c for c in asking if c.known is None or not c.known.served or not _has_run(c)]
-    return min(plausible, key=rank, default=None)
+    return min(plausible, key=lambda c: c.known is not None and c.known.served, default=None)
 
 
 def rank(found: Candidate) -> int:
