@@ -48,7 +48,7 @@ async def test_a_kubelet_that_restarts_in_a_crowd_mixes_nothing_up(ground: Groun
 
     assert [] == account.findings
     assert account.right > MANY // 4
-    assert all(NO_PLUGIN in refusal for refusal in account.refused)
+    assert [] == [refusal for refusal in account.refused if NO_PLUGIN not in refusal]
     await assert_nothing_wrong(ground.system.at.kubeconfig)
 
 
@@ -93,11 +93,9 @@ async def test_a_container_that_restarts_after_the_checkpoint_was_lost_gets_its_
     ground: Ground,
 ) -> None:
     """The kubelet then asks as for a new container, beside its main loop; the agent knows whom it served."""
-    others = [await ground.create(a_pod(f"stays-{i}", a_container(), out=ground.node.out)) for i in range(4)]
-    pod = a_pod("p", a_container(cards=2, memory=777, seconds=2), out=ground.node.out, restartPolicy="Always")
-    await ground.create(pod)
-    for name in ("p", *(other["metadata"]["name"] for other in others)):
-        await ground.wait_running(name)
+    still, main = a_container("still", cards=2, memory=776), a_container(cards=2, memory=777, seconds=2)
+    await ground.create(a_pod("p", still, main, out=ground.node.out, restartPolicy="Always"))
+    await ground.wait_running("p")
 
     await ground.lose_checkpoint()
     before = len(ground.told(await ground.wait_running("p")))
@@ -114,4 +112,4 @@ async def test_somebody_who_lists_all_the_time_leads_nobody_astray(ground: Groun
 
     assert [] == account.findings
     assert lists.answered > MANY
-    assert all(HELD in refusal for refusal in account.refused)
+    assert [] == [refusal for refusal in account.refused if HELD not in refusal]
