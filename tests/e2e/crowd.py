@@ -33,6 +33,8 @@ class Account(Struct):
     """What must never be, in sentences."""
     refused: list[str] = field(default_factory=list)
     """What the kubelet said of pods that it rejected."""
+    broken: list[str] = field(default_factory=list)
+    """How containers ended that did not do what they were told."""
     ends: Counter[str] = field(default_factory=Counter)
     looks: int = 0
     """How often it was looked whether an ID is in two running pods."""
@@ -42,7 +44,8 @@ class Account(Struct):
         how = ", ".join(f"{count} {word}" for word, count in sorted(self.ends.items()))
         return (
             f"{self.ends.total()} pods in {self.seconds:.0f} s ({how}): {self.right} containers saw their own cards, "
-            f"{len(self.findings)} findings, {len(self.refused)} pods refused; IDs looked at {self.looks} times"
+            f"{len(self.findings)} findings, {len(self.refused)} pods refused, {len(self.broken)} broken; "
+            f"IDs looked at {self.looks} times"
         )
 
 
@@ -91,7 +94,8 @@ class Crowd:
             await self._ground.create(self._manifest(name, number, ends=how == "ended"))
             waited = OVER if how == "ended" else ("Running", *OVER)
             pod = await self._until(name, lambda: self._pods.get(name, {}).get("status", {}).get("phase") in waited)
-            if how != "ended":
+            if pod["status"]["phase"] == "Running":
+                await self._until(name, lambda: self._has_told(pod))
                 await asyncio.sleep(self._rng.uniform(0, 0.5))
             self._judge(pod)
             await self._ground.delete(name, grace=0 if how == "forced out" else None)
@@ -108,12 +112,20 @@ class Crowd:
         main = [container(word, at, stays=not ends) for at, word in enumerate(self._rng.choice(("a", "ab")), 1)]
         return a_pod(name, *main, init=init, out=self._ground.node.out)
 
+    def _has_told(self, pod: Json) -> bool:
+        """Say whether every container has told what it was given: a moment after the pod is said to run."""
+        return all(self._ground.told(pod, container["name"]) for container in pod["spec"]["containers"])
+
     def _judge(self, pod: Json) -> None:
         """Compare what the pod's containers told with what it was given, and with what it asked for."""
         name, status, shares = pod["metadata"]["name"], pod["status"], booked(pod)
         self._judged += 1
+        if status["phase"] == "Failed" and "reason" in status:
+            self.account.refused.append(f"{name}: {status['reason']}: {status.get('message')}")
+            return
         if status["phase"] == "Failed":
-            self.account.refused.append(f"{name}: {status.get('reason')}: {status.get('message')}")
+            reported = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+            self.account.broken.append(f"{name}: {[(c['name'], c['state']) for c in reported]}")
             return
         for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]):
             told = [given(one) for one in self._ground.told(pod, container["name"])]

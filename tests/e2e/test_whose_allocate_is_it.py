@@ -17,6 +17,8 @@ from tests.e2e.pods import a_container, a_pod, booked, given
 MANY = int(os.environ.get("HAMI_TEST_CROWD", "120"))
 NO_PLUGIN = "no healthy devices present"
 """How a kubelet says that a plugin was away."""
+CUT_SHORT = "context canceled"
+"""How containerd says that the kubelet died while it had a container started."""
 HELD = "is still held by pod"
 """How our agent refuses to give an ID twice."""
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180 + 3 * MANY)]
@@ -28,7 +30,7 @@ async def test_every_container_of_a_crowd_sees_its_own_cards(ground: Ground, rep
     report(account)
 
     assert [] == account.findings
-    assert [] == account.refused
+    assert [] == account.refused + account.broken
     assert account.right > MANY
     await assert_nothing_wrong(ground.system.at.kubeconfig)
 
@@ -49,6 +51,7 @@ async def test_a_kubelet_that_restarts_in_a_crowd_mixes_nothing_up(ground: Groun
     assert [] == account.findings
     assert account.right > MANY // 4
     assert [] == [refusal for refusal in account.refused if NO_PLUGIN not in refusal]
+    assert [] == [container for container in account.broken if CUT_SHORT not in container]
     await assert_nothing_wrong(ground.system.at.kubeconfig)
 
 
@@ -66,7 +69,7 @@ async def test_a_kubelet_that_lost_its_checkpoint_gives_no_devices_away(ground: 
 
     assert 20 == len(before)
     assert [] == account.findings
-    assert [] == account.refused
+    assert [] == account.refused + account.broken
     assert {pod["metadata"]["uid"] for pod in staying} <= ground.node.alive()
     await assert_nothing_wrong(ground.system.at.kubeconfig)
 
@@ -85,7 +88,7 @@ async def test_an_agent_that_dies_in_a_crowd_finds_its_way_back(ground: Ground, 
     report(account)
 
     assert [] == account.findings
-    assert account.right > MANY // 4
+    assert account.right > MANY // 8
     await assert_nothing_wrong(ground.system.at.kubeconfig)
 
 
