@@ -19,6 +19,8 @@ from hami_testkit.real_cluster import control_plane, kube_scheduler
 from hami_testkit.real_node import RealNode, Told, real_node
 from hami_testkit.stack import Agent, Plan, Stack, scheduler_config, stack
 
+from tests.e2e.pod_resources import wait_offered
+
 Json = dict[str, Any]
 NODE = "gpu.node-1"
 PODS = "/api/v1/namespaces/default/pods"
@@ -61,12 +63,11 @@ class Ground:
 
     async def wait(self, name: str, is_so: Callable[[Json], bool]) -> Json:
         """Wait until a pod is as ``is_so`` asks, and return it."""
-        pod: Json = {}
         try:
             return await wait_event(self.api, PODS, is_so, DEADLINE, fieldSelector=f"metadata.name={name}")
         except TimeoutError as e:
-            pod = await self.get(name) or {}
-            raise AssertionError(f"pod {name} did not become what was waited for: {json.dumps(pod, indent=1)}") from e
+            found = json.dumps(await self.get(name), indent=1)
+            raise AssertionError(f"pod {name} did not become what was waited for: {found}") from e
 
     async def wait_running(self, name: str) -> Json:
         """Wait until all containers of a pod have started."""
@@ -82,7 +83,8 @@ class Ground:
         await self.node.kill_kubelet()
         (self.node.root / "device-plugins" / "kubelet_internal_checkpoint").unlink()
         await self.node.start_kubelet()
-        await self.wait_allocatable(CARDS * SLOTS)
+        async with asyncio.timeout(DEADLINE):
+            await wait_offered(self.node.root, CARDS * SLOTS)
 
     def told(self, pod: Json, container: str = "main") -> list[Told]:
         """Return what a container told at each of its starts."""

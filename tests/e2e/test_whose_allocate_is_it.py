@@ -10,8 +10,8 @@ from hami_testkit.check import assert_nothing_wrong
 
 from tests.e2e.conftest import Report
 from tests.e2e.crowd import Crowd
-from tests.e2e.exporter import listing_all_the_time
 from tests.e2e.ground import NODE, Ground
+from tests.e2e.pod_resources import listing_all_the_time
 from tests.e2e.pods import a_container, a_pod, booked, given
 
 MANY = int(os.environ.get("HAMI_TEST_CROWD", "120"))

@@ -115,9 +115,9 @@ class Running:
         """Ask the process to stop, then make it."""
         if self.is_alive:
             self._signal(signal.SIGTERM)
-            if (
-                self._is_paused
-            ):  # it hears nothing; any other may be gone by now, and asyncio misses ends seen by signals
+            # One that stands still hears nothing. Any other may be gone by now, and must get no second signal: asyncio
+            # loses sight of an end that a signal has found out.
+            if self._is_paused:
                 self.resume()
             try:
                 async with asyncio.timeout(self.spec.grace):

@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-import time
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,12 +18,13 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
-from hami_testkit.box import IMAGE, compile_box, compiler, pack_image
+from hami_testkit import control_groups
+from hami_testkit.box import IMAGE, compile_box, pack_image
 from hami_testkit.cluster.access import connect
+from hami_testkit.nvml import NoCompiler
 from hami_testkit.processes import Processes, ProcessFailedError, Running, Spec, free_port, processes
 
 COMMANDS = ("containerd", "containerd-shim-runc-v2", "runc", "ctr", "unshare", "nsenter", "setpriv", "mount")
-CGROUPS = Path("/sys/fs/cgroup")
 KUBELET = Path("/var/lib/kubelet")
 """Where a kubelet keeps the sockets of device plugins, whatever it is told; our own folder is mounted there."""
 START_DEADLINE = 60.0
@@ -70,11 +71,6 @@ class RealNode:
         self._running = running
         self._group = group
 
-    @property
-    def kubelet(self) -> Running:
-        """Return the kubelet's process."""
-        return self._running.find("kubelet")
-
     async def kill_kubelet(self) -> None:
         """Let the kubelet crash; containers run on."""
         await self._running.kill("kubelet")
@@ -85,7 +81,7 @@ class RealNode:
 
     def alive(self) -> set[str]:
         """Return the uids of the pods that have a process which tells: what runs, whatever the kubelet's books say."""
-        root = _controllers()[-1] / self._group / "kubepods"
+        root = control_groups.roots()[-1] / self._group / "kubepods"
         found = set()
         for folder, _, _ in os.walk(root):  # which minds no folder that goes while it looks
             pod = Path(folder).parent.name
@@ -121,12 +117,15 @@ def why_not(binaries: Path) -> str:
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} is not installed (on Debian: apt-get install containerd runc)"
-    if not compiler():
-        return "no C compiler (cc) is here to make the program with that runs in containers"
     if not (binaries / "kubelet").is_file():
         return f"{binaries} holds no kubelet"
-    if not _controllers():
-        return f"{CGROUPS} has no control groups that can be written to"
+    if not control_groups.roots():
+        return f"{control_groups.CGROUPS} has no control groups"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            compile_box(Path(folder))
+    except NoCompiler as e:
+        return str(e)
     command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]
     tried = subprocess.run(command, capture_output=True, check=False)
     return f"namespaces cannot be made: {tried.stderr.decode(errors='replace').strip()}" if tried.returncode else ""
@@ -141,13 +140,13 @@ async def real_node(binaries: Path, folder: Path, kubeconfig: Path, name: str = 
     root = folder / "k" / name
     for path in (root, folder / "out", folder / "cni"):
         path.mkdir(parents=True)
-    _make_groups(group)
+    control_groups.make(group)
     try:
         async with processes(folder) as running:
             await _start(binaries, folder, kubeconfig, running, _Node(name=name, root=root, group=group))
             yield RealNode(name, folder, running, group)
     finally:
-        await _remove_groups(group)
+        await control_groups.remove(group, within=GONE_WITHIN)
 
 
 class _Node(Struct, frozen=True, kw_only=True):
@@ -173,7 +172,7 @@ async def _start(binaries: Path, folder: Path, kubeconfig: Path, running: Proces
 
 def _space(folder: Path, box: Path, node: _Node) -> Spec:
     """Return the node's first process: its namespaces live as long as it does."""
-    groups = " ".join(str(path / node.group / "node" / "cgroup.procs") for path in _controllers())
+    groups = " ".join(str(path / node.group / "node" / "cgroup.procs") for path in control_groups.roots())
     script = f"""
     set -e
     for group in {groups}; do echo 0 > $group; done
@@ -252,36 +251,3 @@ async def _until(is_so: Any, process: Running) -> None:
             if not process.is_alive:
                 raise ProcessFailedError(f"{process.spec.name} ended:\n{process.log_tail()}")
             await asyncio.sleep(0.02)
-
-
-# Control groups
-
-
-def _controllers() -> list[Path]:
-    """Return the roots of the hierarchies: one for each controller, or the one that is for all."""
-    if (CGROUPS / "cgroup.controllers").exists():
-        return [CGROUPS]
-    return sorted({path.resolve() for path in CGROUPS.glob("*/") if (path / "tasks").exists()})
-
-
-def _make_groups(group: str) -> None:
-    for root in _controllers():
-        (root / group / "node").mkdir(parents=True)
-        for path in (root / group, root / group / "node"):
-            for file in ("cpuset.cpus", "cpuset.mems"):
-                if (path / "tasks").exists() and (path / file).exists():
-                    (path / file).write_text((path.parent / file).read_text())
-
-
-async def _remove_groups(group: str) -> None:
-    """Remove the groups, which can be done once the last process in them is gone."""
-    deadline = time.monotonic() + GONE_WITHIN
-    for root in [CGROUPS, *CGROUPS.glob("*/")]:
-        while (root / group).exists():
-            try:
-                for path in sorted((root / group).glob("**/"), reverse=True):
-                    path.rmdir()
-            except OSError as e:
-                if time.monotonic() > deadline:
-                    raise ProcessFailedError(f"processes of the node are left in {root / group}") from e
-                await asyncio.sleep(0.05)
