@@ -6,6 +6,7 @@ One rule: every container asks for an amount of memory of its own, so that what 
 from collections.abc import Sequence
 from typing import Any
 
+from hami_model.units import rounded_up
 from hami_testkit.box import IMAGE
 from hami_testkit.real_node import Told
 
@@ -61,6 +62,6 @@ def given(told: Told) -> list[tuple[str, int]]:
 
 
 def asked(container: Json) -> tuple[int, int]:
-    """Return how many cards a container asks for, and how many MiB of each."""
+    """Return how many cards a container asks for, and how many MiB of each; the API server writes 1k for 1000."""
     limits = container["resources"].get("limits") or {}
-    return int(limits.get("nvidia.com/gpu", 0)), int(limits.get("nvidia.com/gpumem", 0))
+    return rounded_up(limits.get("nvidia.com/gpu", 0)) or 0, rounded_up(limits.get("nvidia.com/gpumem", 0)) or 0
