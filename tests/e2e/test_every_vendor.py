@@ -18,7 +18,7 @@ QUOTAS = "/api/v1/namespaces/default/resourcequotas"
 PODS = "/api/v1/namespaces/default/pods"
 NEVER_FIT = {"never-fits", "gcu-five-slices", "mr-v100-two-cards"}
 """Pods of the examples that show how it is told why no node takes them."""
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 def pods_of(file: Path) -> list[Json]:
