@@ -9,10 +9,10 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),true,false)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format perf proto clean planted soak faults vendors images
+.PHONY: help setup demo test check format perf proto clean planted soak faults vendors images e2e
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## Install everything into this checkout (.venv), nothing outside it
 
@@ -50,6 +50,9 @@ perf: setup ## Filter latency, a cluster of 5,000 nodes, a burst of pods, the co
 faults: setup ## A storm of real faults, 300 pods on 50 nodes (SEED=…, PODS=…, NODES=…, REAL=/path/bin: a real control plane)
 	@GRPC_VERBOSITY=ERROR $(BIN)/python -m tests.faults.storm $(if $(SEED),--seed $(SEED)) $(if $(PODS),--pods $(PODS)) $(if $(NODES),--nodes $(NODES)) \
 		$(if $(REAL),--real "$(REAL)") $(ARGS)
+
+e2e: setup ## Our services on real Kubernetes, built with Go on the first call (K8S=1.33.x another version; KUBEBUILDER_ASSETS=/path/bin)
+	@GRPC_VERBOSITY=ERROR $(BIN)/python -m tests.e2e.run $(if $(K8S),--kubernetes "$(K8S)") $(ARGS)
 
 soak: setup ## The simulation, long: 10,000 seeds (SEEDS=…, FROM=… others)
 	@$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),10000) --from $(or $(FROM),1) --jobs 2

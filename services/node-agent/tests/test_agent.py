@@ -30,9 +30,10 @@ from hami_node_agent.desk import Resource
 from hami_node_agent.limits import HamiCore, hami_core
 from hami_node_agent.pods import NodePods
 from hami_node_agent.probes import SimulatedProbe
+from hami_node_agent.table import Entry
 from hami_testkit.cluster import Standin
 from hami_testkit.cluster.client import ApiClient
-from hami_testkit.cluster.kubelet import Kubelet
+from hami_testkit.cluster.kubelet import Kubelet, Options
 from hami_testkit.cluster.plugins.plugin import DevicePlugin, nothing
 from msgspec import Struct
 
@@ -90,7 +91,7 @@ class Node:
         self.api = api
         self.kube = kube
         self.root = root
-        self.kubelet = Kubelet(api, NODE, root / "k")
+        self.kubelet = Kubelet(api, NODE, root / "k", options=Options(restart_pause=0.2))
         self.bus = FakeBus()
         self.agent: Agent
         (root / "cards.yaml").write_text(CARDS)
@@ -417,6 +418,43 @@ async def test_the_kubelet_restarts(node: Node, *, lose_checkpoint: bool) -> Non
 
         assert node.env(second, "c")["CUDA_DEVICE_MEMORY_LIMIT_0"] == "3000m"
         assert set(held).isdisjoint(agent.table.of_pod(second.uid)[0].ids)
+
+
+async def test_the_kubelet_dies_before_it_writes_our_answer_down(node: Node) -> None:
+    """The agent has written it down; the next kubelet asks for the first container again, not for the second."""
+    async with node.agent_running() as agent:
+        await registered(node)
+        await node.kubelet.stop()
+        pod = await node.apply(a_pod("p", ("c", 1), init=[("prepare", 1)]))
+        await node.bind(pod, ("prepare", "GPU-a", 5000), ("c", "GPU-b", 6000))
+        place = {"pod": pod, "container": "prepare", "position": 0, "role": Role.INIT, "resource": GPU}
+        agent.table.put(Entry(**place, ids=("GPU-a-0",), served=True))
+
+        await node.kubelet.restart()
+        await node.phase(pod, "Running")
+
+        assert ["GPU-a", "GPU-b"] == [node.env(pod, name)["NVIDIA_VISIBLE_DEVICES"] for name in ("prepare", "c")]
+
+
+async def test_a_container_restarts_after_the_kubelet_lost_its_checkpoint(node: Node) -> None:
+    """The kubelet asks again and shows no pod's devices; who does not run is meant, though another one comes first."""
+    async with node.agent_running() as agent:
+        await registered(node)
+        pod = await node.apply(a_pod("p", ("one", 1), ("two", 1)))
+        await node.bind(pod, ("one", "GPU-a", 5000), ("two", "GPU-b", 6000))
+        await node.phase(pod, "Running")
+        await node.kubelet.restart(lose_checkpoint=True)
+        await registered(node)
+
+        node.kubelet.crash("default", "p", "two")
+        await until(lambda: is_true(agent.served + agent.refused > 2))
+        await until(lambda: is_true("GPU-b" in node.env(pod, "two").values()))
+
+        assert (3, 0) == (agent.served, agent.refused)
+        assert [("GPU-a", "5000m"), ("GPU-b", "6000m")] == [
+            (node.env(pod, name)["NVIDIA_VISIBLE_DEVICES"], node.env(pod, name)["CUDA_DEVICE_MEMORY_LIMIT_0"])
+            for name in ("one", "two")
+        ]
 
 
 @pytest.mark.parametrize("loses_its_table", [False, True])

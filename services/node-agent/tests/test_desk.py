@@ -17,15 +17,17 @@ from hami_node_agent.desk import Desk, Office, Refusal, Resource
 from hami_node_agent.edits import Edits
 from hami_node_agent.identity import Offer
 from hami_node_agent.inventory import Inventory, card_of, replica_ids
-from hami_node_agent.kubelet import KubeletUnreachable, ListedPod
+from hami_node_agent.kubelet import CheckpointEntry, KubeletUnreachable, ListedPod
 from hami_node_agent.limits import HamiCore, hami_core
 from hami_node_agent.mig.cutter import Cutter
 from hami_node_agent.pods import NodePods
 from hami_node_agent.probes import SimulatedProbe
+from hami_node_agent.rebuild import doubt
 from hami_node_agent.releases import Releases
 from hami_node_agent.report import Reports
 from hami_node_agent.table import Table, TableFile
 from hami_node_agent.witness import Witness
+from msgspec import structs
 
 GPU = "nvidia.com/gpu"
 NODE = "n1"
@@ -50,6 +52,7 @@ class FakeKubelet:
         self.desk: Desk
         self.shown: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
         self.in_use: dict[str, set[str]] = {}
+        self.written: dict[tuple[str, str], frozenset[str]] = {}
         self.is_down = False
         self.random_ids = False
 
@@ -61,26 +64,43 @@ class FakeKubelet:
             raise KubeletUnreachable("the kubelet is down")
         return self._listed((namespace, name)) if (namespace, name) in self.shown else None
 
-    async def admit(self, pod: Pod) -> dict[str, Edits]:
-        """Ask for every container of the pod in order; what each was given, by name."""
+    async def admit(self, pod: Pod, *, known: int = 0, dies_after: int = 99) -> dict[str, Edits]:
+        """Ask for every container of the pod in order; what each was given, by name.
+
+        The first ``known`` containers a kubelet before this one has written down; ``dies_after`` so many it ends.
+        """
         shown = self.shown.setdefault((pod.metadata.namespace, pod.metadata.name), {})
         used = self.in_use.setdefault(pod.metadata.uid, set())
         given: dict[str, Edits] = {}
         reusable: set[str] = set()
-        for container in pod.all_containers:
+        for position, container in enumerate(pod.all_containers[:dies_after]):
             is_init = container in pod.init_containers
             size = int((container.resources.limits or {}).get(GPU, 0)) if container.resources else 0
             if not is_init:
                 shown.setdefault(container.name, frozenset())
             if size == 0:
                 continue
-            ids = await self._ids(size, reusable)
-            given[container.name] = await self.desk.allocate(ids)
+            if position < known:
+                ids = sorted(self.written[pod.metadata.uid, container.name])
+            else:
+                ids = await self._ids(size, reusable)
+                given[container.name] = await self.desk.allocate(ids)
             used.update(ids)
+            self.written[pod.metadata.uid, container.name] = frozenset(ids)
             reusable = reusable | set(ids) if is_init else reusable - set(ids)
             if not is_init:
                 shown[container.name] = frozenset(ids)
         return given
+
+    def die(self, pod: Pod, *, wrote: int) -> list[CheckpointEntry]:
+        """End while the pod is admitted; return the checkpoint, which has its first ``wrote`` containers."""
+        self.forget(pod)
+        names = [c.name for c in pod.all_containers[:wrote]]
+        held = {name: sorted(self.written[pod.metadata.uid, name]) for name in names}
+        return [
+            CheckpointEntry(pod_uid=pod.metadata.uid, container_name=n, resource_name=GPU, device_ids={"-1": ids})
+            for n, ids in held.items()
+        ]
 
     def forget(self, pod: Pod) -> None:
         """Free the pod's IDs, as at its end and at force deletion."""
@@ -454,6 +474,39 @@ async def test_the_agent_restarts_and_remembers_whom_it_served(node: Node) -> No
 
     assert given["c"].env["CUDA_DEVICE_MEMORY_LIMIT_0"] == "3000m"
     assert not held & node.kubelet.in_use["uid-y"]
+
+
+@pytest.mark.parametrize(
+    ("answered", "wrote"), [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 0), (4, 3), (2, 2)]
+)
+async def test_a_kubelet_that_dies_before_it_writes_our_answer_down_asks_again(
+    node: Node, answered: int, wrote: int
+) -> None:
+    """Its successor goes on after the last container that it remembers; each gets its own cards all the same."""
+    pod = a_pod("p", a_container("a", 1), a_container("b", 1), a_container("c", 1), init=(a_container("prepare", 1),))
+    sizes = {"prepare": 1001, "a": 1002, "b": 1003, "c": 1004}
+    node.bind(pod, *((name, "GPU-a" if size % 2 else "GPU-b", size) for name, size in sizes.items()))
+    first = await node.kubelet.admit(pod, dies_after=answered)
+
+    doubt(node.table, resource=GPU, pod=node.pods.get, checkpoint=node.kubelet.die(pod, wrote=wrote))
+    second = await node.kubelet.admit(pod, known=wrote)
+
+    given = {**first, **second}
+    assert {n: f"{size}m" for n, size in sizes.items()} == {
+        name: edits.env["CUDA_DEVICE_MEMORY_LIMIT_0"] for name, edits in given.items()
+    }
+    assert list(sizes)[wrote:] == list(second)
+
+
+async def test_what_runs_is_served_though_the_kubelet_forgot_it(node: Node) -> None:
+    """After a lost checkpoint its IDs stay its own, and the allocator is not told that it waits."""
+    pod = node.bind(a_pod("p", a_container("c", 1)), ("c", "GPU-a", 6000))
+    await node.kubelet.admit(pod)
+    node.pods.see(structs.replace(pod, status=PodStatus(phase="Running", start_time="2026-01-01T00:00:00Z")))
+
+    doubt(node.table, resource=GPU, pod=node.pods.get, checkpoint=[])
+
+    assert node.witness.is_served("uid-p")
 
 
 async def test_the_kubelet_asks_for_another_number_than_was_allocated(node: Node) -> None:

@@ -1,12 +1,23 @@
 """Whose call it is, decided from data alone."""
 
 from hami_model.allocation import Allocation, ContainerGrants, Grant
-from hami_model.objects import Container, Meta, Pod, PodRef, PodSpec, PodStatus, Resources
+from hami_model.objects import (
+    Container,
+    ContainerState,
+    ContainerStatus,
+    Meta,
+    Pod,
+    PodRef,
+    PodSpec,
+    PodStatus,
+    Resources,
+)
 from hami_model.request import Role
 from hami_node_agent import identity
 from hami_node_agent.identity import Candidate, Offer
 from hami_node_agent.inventory import card_of
 from hami_node_agent.table import Entry, Table
+from msgspec import structs
 
 GPU = "nvidia.com/gpu"
 
@@ -122,6 +133,42 @@ def test_an_answer_without_an_allocate_is_asked_anew() -> None:
     found = asked(pod, Table([an_entry(pod, "a", "GPU-1-0", served=False)]))
 
     assert named(found) == ("p", "a")
+
+
+def a_running_pod(name: str, *containers: str, down: str = "") -> Pod:
+    """Return a pod whose containers run by the kubelet's report, but one."""
+    pod = a_pod(name, *(a_container(c, 1) for c in containers), started=True, phase="Running")
+    running = ContainerState(running={})
+    reported = [ContainerStatus(name=c, state=ContainerState() if c == down else running) for c in containers]
+    return structs.replace(pod, status=structs.replace(pod.status, container_statuses=reported))
+
+
+def served(*pods: Pod) -> Table:
+    """Return a table in which every container of these pods was served."""
+    return Table([an_entry(pod, c.name, f"{pod.metadata.name}-{c.name}") for pod in pods for c in pod.containers])
+
+
+def test_the_container_that_restarts_after_a_lost_checkpoint_is_the_one_that_does_not_run() -> None:
+    """All containers of the node look empty then, and what runs asks for nothing."""
+    whole, broken = a_running_pod("whole", "a", "b"), a_running_pod("broken", "a", "b", down="b")
+    table = served(whole, broken)
+    candidates = [c for pod in (whole, broken) if (c := asked(pod, table)) is not None]
+
+    assert ("broken", "b") == named(identity.pick(candidates))
+
+
+def test_two_containers_that_restart_at_once_are_nobody() -> None:
+    """Containers restart in no order; the kubelet tries again when one of them runs."""
+    pod = a_pod("p", a_container("a", 1), a_container("b", 1), started=True, phase="Running")
+
+    assert asked(pod, served(pod)) is None
+
+
+def test_a_kubelet_that_forgot_an_answer_asks_for_it_before_it_goes_on() -> None:
+    """The container answered without an Allocate comes before the next one, which was never seen."""
+    pod = a_pod("p", a_container("a", 1), a_container("b", 1))
+
+    assert ("p", "a") == named(asked(pod, Table([an_entry(pod, "a", "GPU-1-0", served=False)])))
 
 
 def test_the_ids_of_an_init_container_name_its_pod() -> None:

@@ -56,6 +56,7 @@ class Running:
         self.pid = process.pid
         self._process = process
         self._log = log
+        self._is_paused = False
 
     def log_tail(self, lines: int = 15) -> str:
         """Return the end of what the process printed."""
@@ -95,10 +96,12 @@ class Running:
     def pause(self) -> None:
         """Let the process stand still, as a machine that is too busy would; its connections stay open."""
         self._signal(signal.SIGSTOP)
+        self._is_paused = True
 
     def resume(self) -> None:
         """Let a paused process go on."""
         self._signal(signal.SIGCONT)
+        self._is_paused = False
 
     def _signal(self, number: signal.Signals) -> None:
         if self.is_alive:
@@ -112,7 +115,10 @@ class Running:
         """Ask the process to stop, then make it."""
         if self.is_alive:
             self._signal(signal.SIGTERM)
-            self.resume()  # a paused one hears nothing
+            # One that stands still hears nothing. Any other may be gone by now, and must get no second signal: asyncio
+            # loses sight of an end that a signal has found out.
+            if self._is_paused:
+                self.resume()
             try:
                 async with asyncio.timeout(self.spec.grace):
                     await self._process.wait()

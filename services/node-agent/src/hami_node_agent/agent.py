@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from hami_kit.bus import Bus, Endpoint, Handle
@@ -33,7 +34,7 @@ from hami_node_agent.mig.cutter import Cutter
 from hami_node_agent.mig.users import Users, users
 from hami_node_agent.plugin import KUBELET_SOCKET, Plugin, Registered
 from hami_node_agent.pods import NodePods
-from hami_node_agent.rebuild import rebuild
+from hami_node_agent.rebuild import doubt, rebuild
 from hami_node_agent.releases import Releases
 from hami_node_agent.report import RESTATE_WITHIN, Containers, Presence, Reports
 from hami_node_agent.table import Entry, Table, TableFile
@@ -158,7 +159,13 @@ class Agent:
         self._witnesses = {r.name: self._witness(r, reader) for r in resources}
         self._desks = [Desk(r, office=office, witness=self._witnesses[r.name]) for r in resources]
         self._plugins = [
-            Registered(Plugin(desk, inventory), resource=desk.resource.name, folder=places.plugins, jitter=jitter)
+            Registered(
+                Plugin(desk, inventory),
+                resource=desk.resource.name,
+                folder=places.plugins,
+                on_kubelet=partial(self._doubt, desk.resource.name),
+                jitter=jitter,
+            )
             for desk in self._desks
         ]
 
@@ -246,6 +253,11 @@ class Agent:
             grants_of=self._grants_of,
         )
         self.reports.restate(self.table, lambda pod: trace_of(self.pods, pod))
+
+    def _doubt(self, resource: str) -> None:
+        """Take note that a kubelet may have begun anew, which knows what its checkpoint says and no more."""
+        checkpoint = read_checkpoint(self._places.plugins, [resource])
+        doubt(self.table, resource=resource, pod=self.pods.get, checkpoint=checkpoint)
 
     async def _listed(self) -> tuple[ListedPod, ...]:
         """List once, before anybody can ask us."""

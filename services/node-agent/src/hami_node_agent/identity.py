@@ -35,6 +35,8 @@ class PodView(Struct, frozen=True, kw_only=True):
     started: bool = False
     """The kubelet has reported a start time, which a pod in admission does not have."""
     ended: bool = False
+    running: frozenset[str] = frozenset()
+    """Containers that run, by the kubelet's last report."""
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -56,6 +58,7 @@ def view_of(pod: Pod, resource: str) -> PodView:
         wanting=tuple(w for w in counted if w.count > 0),
         started=pod.status.start_time is not None,
         ended=pod.status.phase in {"Succeeded", "Failed"},
+        running=_running(pod),
     )
 
 
@@ -71,14 +74,21 @@ def view_of_allocation(allocation: Allocation, vendor: str) -> PodView:
 def candidate(view: PodView, shown: Shown, table: Table, *, resource: str, size: int) -> Candidate | None:
     """Return the pod's first container in order that wants ``size`` devices, shows none and has not been served.
 
-    A container that was served, or answered, and yet shows nothing is kept for later: its Allocate may have been lost
-    with a restart of the kubelet. ``rank`` puts it behind.
+    The kubelet asks in order: a container that was answered without an Allocate comes before those behind it. One that
+    was served and yet shows nothing comes last: its Allocate may have been lost with the kubelet's checkpoint.
     """
     of_size = [w for w in view.wanting if w.count == size and not shown.get(w.name)]
     asking = [Candidate(view=view, container=w, known=table.find(view.pod.uid, w.name, resource)) for w in of_size]
-    # An init container's IDs are never shown, so nothing tells a served one from a lost one, unless the pod's start is.
-    plausible = [c for c in asking if c.known is None or not c.known.served or not _has_run(c)]
-    return min(plausible, key=rank, default=None)
+    plausible = [c for c in asking if not _has_what_it_wants(c)]
+    restarted = [c for c in plausible if is_restart(c)]
+    if restarted and restarted == plausible:
+        return restarted[0] if len(restarted) == 1 else None  # containers restart in no order
+    return min(plausible, key=lambda c: rank(c) == 2, default=None)
+
+
+def is_restart(found: Candidate) -> bool:
+    """Say whether the container was served and its pod started: it may restart, and asks if the checkpoint was lost."""
+    return rank(found) == 2 and found.view.started
 
 
 def rank(found: Candidate) -> int:
@@ -167,8 +177,18 @@ def _served(entry: Entry | None) -> bool:
     return entry is not None and entry.served
 
 
-def _has_run(found: Candidate) -> bool:
-    return found.container.role is Role.INIT and found.view.started
+def _has_what_it_wants(found: Candidate) -> bool:
+    """Say whether a container that was served, and shows nothing, has run or runs, so that it asks for nothing.
+
+    Init containers are never shown; a lost checkpoint hides the others.
+    """
+    is_running = found.container.name in found.view.running
+    return is_restart(found) and (found.container.role is Role.INIT or is_running)
+
+
+def _running(pod: Pod) -> frozenset[str]:
+    reported = (*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ()))
+    return frozenset(c.name for c in reported if c.state is not None and c.state.running is not None)
 
 
 def _limit(container: Container, resource: str) -> int:

@@ -136,13 +136,22 @@ def _answer(edits: Edits) -> pb.ContainerAllocateResponse:
 
 
 class Registered:
-    """Keeps one plugin served and registered, across restarts of the kubelet."""
+    """Keeps one plugin served and registered, across restarts of the kubelet, each of which ``on_kubelet`` hears of."""
 
-    def __init__(self, plugin: Plugin, *, resource: str, folder: Path, jitter: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        plugin: Plugin,
+        *,
+        resource: str,
+        folder: Path,
+        on_kubelet: Callable[[], None],
+        jitter: Callable[[float], float],
+    ) -> None:
         self._plugin = plugin
         self._resource = resource
         self._folder = folder
         self._socket = folder / f"hami-{resource.replace('/', '-')}.sock"
+        self._on_kubelet = on_kubelet
         self._jitter = jitter
         self.is_registered = False
 
@@ -151,6 +160,7 @@ class Registered:
         refused = 0
         while True:
             kubelet = await self._wait_kubelet()
+            self._on_kubelet()  # before it is told of us, it admits no pod that wants the resource
             async with self._serving():
                 refused += 1
                 if await self._register():

@@ -1,12 +1,14 @@
 """The table at start: what we wrote down, what the kubelet's checkpoint and List say, what annotations explain.
 
-One rule: whatever any of them says was given is held; only the end of the pod frees it.
+One rule: whatever any of them says was given is held; only the end of the pod frees it. What a new kubelet does not
+remember is held too, but may be asked for again.
 """
 
 from collections.abc import Callable, Iterable
 
 from hami_model.allocation import Grant
 from hami_model.objects import Pod
+from msgspec import structs
 
 from hami_node_agent.identity import PodView, Wanting, view_of
 from hami_node_agent.kubelet import CheckpointEntry, ListedPod
@@ -37,6 +39,22 @@ def rebuild(
         if shown is not None:
             for container, resource, ids in sight.holdings:
                 _hold(table, shown, container, resource, ids, grants_of)
+
+
+def doubt(
+    table: Table, *, resource: str, pod: Callable[[str], Pod | None], checkpoint: Iterable[CheckpointEntry]
+) -> None:
+    """Count as answered only, not as served, what the kubelet does not remember of pods that have not started.
+
+    It died before it had written our answer down, and its successor asks again, in the order of the containers. The IDs
+    stay held: a pod may run of whose start we have not heard yet.
+    """
+    remembered = {(entry.pod_uid, entry.container_name, entry.resource_name) for entry in checkpoint}
+    for entry in table.entries:
+        if entry.resource == resource and entry.served and entry.key not in remembered:
+            seen = pod(entry.pod.uid)
+            if seen is None or seen.status.start_time is None:
+                table.put(structs.replace(entry, served=False))
 
 
 def _hold(table: Table, pod: Pod, container: str, resource: str, ids: tuple[str, ...], grants_of: GrantsOf) -> None:

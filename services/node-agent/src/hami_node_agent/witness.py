@@ -66,6 +66,8 @@ class Witness:
             return None
         await self._know(listed)
         found = await self._pods.wait_for(lambda: self._among(listed, offer.size), WATCH_LAG)
+        # By now the watch has shown which containers do not run any more: one of them may be asking again.
+        found = found or self._among(listed, offer.size, restarts=True)
         return _asker(found) if found is not None else None
 
     async def of_ids(self, ids: Sequence[str]) -> Asker | None:
@@ -118,13 +120,13 @@ class Witness:
         ]
         return [*live, *pushed, *gone]
 
-    def _among(self, listed: Iterable[ListedPod], size: int) -> Candidate | None:
-        """Return the one candidate among the listed pods, one per name at most."""
+    def _among(self, listed: Iterable[ListedPod], size: int, *, restarts: bool = False) -> Candidate | None:
+        """Return the one candidate among the listed pods, one per name at most; containers that restart if asked to."""
         found = []
         for sight in listed:
             namesakes = [self._candidate(view, sight, size) for view in self._namesakes(sight) if not view.ended]
             best = min((c for c in namesakes if c is not None), key=identity.rank, default=None)
-            if best is not None:
+            if best is not None and (restarts or not identity.is_restart(best)):
                 found.append(best)
         return identity.pick(found)
 
