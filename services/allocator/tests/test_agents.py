@@ -7,7 +7,18 @@ import pytest
 from hami_allocator.answers import node_use
 from hami_model.allocation import MadeInstance, State
 from hami_model.annotations import encode_register
-from hami_model.bus.messages import Confirm, Done, Drift, FilterPod, Heartbeat, Inventory, Placed, Refuse, Refused
+from hami_model.bus.messages import (
+    Confirm,
+    Done,
+    Drift,
+    FilterPod,
+    Heartbeat,
+    Inventory,
+    Placed,
+    Refuse,
+    Refused,
+    Unplaced,
+)
 from hami_model.device import Device
 from hami_model.life import BindSent, Bound, Made
 from hami_model.objects import PodRef
@@ -153,6 +164,21 @@ def test_a_silent_agents_cards_take_no_pods(bench: Bench) -> None:
 
     assert not isinstance(bench.desk.filter(FilterPod(pod=a_pod("q"), nodes=["agent-1"])), Placed)
     assert 1000 == bench.used("agent-1")
+
+
+def test_an_agent_that_leaves_takes_no_pods_until_it_is_back(bench: Bench) -> None:
+    """At once, since a pod that came without it would fail; what its pods hold stays booked."""
+    an_agents_node(bench)
+    a_bound_pod(bench)
+    question = FilterPod(pod=a_pod("q"), nodes=["agent-1"])
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a", digest="d", holding=["uid-p"], leaving=True))
+    gone, still_held = bench.desk.filter(question), bench.world.nodes.is_held("agent-1", "uid-p")
+    bench.agents.heartbeat(Heartbeat(node="agent-1", agent="a-2", digest="d"))
+
+    assert isinstance(gone, Unplaced)
+    assert still_held
+    assert isinstance(bench.desk.filter(question), Placed)
+    assert 2000 == bench.used("agent-1")
 
 
 def test_a_complete_confirmation_makes_the_pod_active(bench: Bench) -> None:

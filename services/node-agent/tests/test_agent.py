@@ -19,7 +19,7 @@ from hami_model import annotations, vendors
 from hami_model.allocation import Allocation, ContainerGrants, Grant
 from hami_model.bus import subjects
 from hami_model.bus.events import CloudEvent
-from hami_model.bus.messages import Confirm, Done, Inventory, Leading, PushAllocation, Refuse
+from hami_model.bus.messages import Confirm, Done, Heartbeat, Inventory, Leading, PushAllocation, Refuse
 from hami_model.config import DEFAULTS
 from hami_model.objects import Pod, PodRef
 from hami_model.request import Role
@@ -119,7 +119,7 @@ class Node:
             compare_every=0.05,
         )
         stop = asyncio.Event()
-        running = asyncio.create_task(run(self.agent, follow(self.kube, NODE, self.agent), stop))
+        running = asyncio.create_task(run(self.agent, follow(self.kube, NODE, self.agent), stop, grace=0))
         try:
             yield self.agent
         finally:
@@ -455,6 +455,16 @@ async def test_a_container_restarts_after_the_kubelet_lost_its_checkpoint(node: 
             (node.env(pod, name)["NVIDIA_VISIBLE_DEVICES"], node.env(pod, name)["CUDA_DEVICE_MEMORY_LIMIT_0"])
             for name in ("one", "two")
         ]
+
+
+async def test_the_agent_says_that_it_leaves(node: Node) -> None:
+    """With its last word, so that nobody sends it a pod that nobody would serve."""
+    async with node.agent_running():
+        await registered(node)
+        before = [beat.leaving for beat in node.bus.of_type(Heartbeat)]
+
+    assert not any(before)
+    assert node.bus.of_type(Heartbeat)[-1].leaving
 
 
 @pytest.mark.parametrize("loses_its_table", [False, True])

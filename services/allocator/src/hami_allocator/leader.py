@@ -59,8 +59,9 @@ class Leader:
         self._announcer.news(news)
 
     def registered(self, node: str) -> None:
-        """Make durable what our agent told of the node."""
+        """Make durable what our agent told of the node, whose cards may take pods again."""
         self.registrar.ensure(node)
+        self._waker.freed(node)
 
     def after(self, event: Event, before: Entry | None, after: Entry | None) -> None:
         """Follow up a step: tell it, wait for what must come next, open what it opens."""

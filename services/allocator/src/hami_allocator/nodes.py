@@ -33,6 +33,8 @@ class Known(Struct):
     unhealthy: frozenset[str] = frozenset()
     holding: frozenset[str] = frozenset()
     drift: tuple[Drift, ...] = ()
+    is_leaving: bool = False
+    """Its agent has said that it is about to stop."""
     memory: Memory = Memory()
     handshakes: dict[str, Handshake] = {}
     claims: dict[str, Claim] = {}
@@ -145,7 +147,7 @@ class Nodes:
     def told(self, inventory: Inventory, now: float) -> tuple[Change, ...]:
         """Take note of an agent's inventory; return what changed about its node's cards."""
         known = self._known.setdefault(inventory.node, Known())
-        known.told = inventory
+        known.told, known.is_leaving = inventory, False
         self.heartbeats.heard(inventory.node)
         return self._judge(inventory.node, known, now)
 
@@ -154,12 +156,13 @@ class Nodes:
         known = self._known.get(beat.node)
         if known is None:
             return ()
-        was_alive = self.heartbeats.is_alive(beat.node)
+        was_there = self.heartbeats.is_alive(beat.node) and not known.is_leaving
         self.heartbeats.heard(beat.node)
         known.unhealthy = frozenset(beat.unhealthy)
         known.holding = frozenset(beat.holding)
         known.drift = tuple(beat.drift)
-        return () if was_alive else self._judge(beat.node, known, now)
+        known.is_leaving = beat.leaving
+        return () if was_there is not beat.leaving else self._judge(beat.node, known, now)
 
     def is_inventory_current(self, beat: Heartbeat) -> bool:
         """Say whether we have the inventory that the heartbeat names."""
@@ -212,7 +215,7 @@ class Nodes:
 
     def _is_ready(self, name: str, known: Known, claim: Claim, now: float) -> bool:
         if claim.source is Source.AGENT:
-            return self.heartbeats.is_alive(name)
+            return self.heartbeats.is_alive(name) and not known.is_leaving
         vendor = self._catalog.by_word(claim.word)
         handshake = known.handshakes.get(claim.word) or Handshake(None, now)
         return known.node is not None and is_plugin_there(vendor, known.node, handshake, now)

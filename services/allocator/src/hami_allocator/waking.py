@@ -29,7 +29,7 @@ class Waker:
         self._marking: asyncio.Task[None] | None = None
 
     def freed(self, node: str) -> None:
-        """Take note that cards of a node are free again."""
+        """Take note that cards of a node may take pods that they did not take before."""
         if self._means.clock.monotonic() - self._means.world.refused_at <= RECENTLY:
             self._freed = node
 

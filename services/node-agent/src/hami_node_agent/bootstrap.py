@@ -39,6 +39,9 @@ from hami_node_agent.settings import Settings
 
 log = logging.getLogger(__name__)
 
+GRACE = 0.5
+"""Seconds for which pods that are on their way are still served after the agent has said that it leaves."""
+
 READ_TIMEOUT = 1.0
 """Seconds for the one read of a pod in Allocate: the kubelet stands still meanwhile."""
 
@@ -97,8 +100,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     await asyncio.to_thread(telemetry.close)
 
 
-async def run(agent: Agent, watch: Reflector[Pod], stop: asyncio.Event) -> None:
-    """Follow the node's pods and, once they were listed, serve; both end when told to stop."""
+async def run(agent: Agent, watch: Reflector[Pod], stop: asyncio.Event, *, grace: float = GRACE) -> None:
+    """Follow the node's pods and, once they were listed, serve; both end when told to stop.
+
+    Whoever is on the way to this node by then is served for ``grace`` seconds more: without a plugin he would fail.
+    """
     async with asyncio.TaskGroup() as tasks:
         stopping = tasks.create_task(stop.wait(), name="stop")
         following = tasks.create_task(watch.run(), name="pods")
@@ -108,6 +114,8 @@ async def run(agent: Agent, watch: Reflector[Pod], stop: asyncio.Event) -> None:
         if not stop.is_set():
             running.append(tasks.create_task(agent.run(), name="agent"))
             await stopping
+            if await agent.presence.leave():
+                await asyncio.sleep(grace)
         for task in running:
             task.cancel()
 

@@ -192,6 +192,7 @@ class Presence:
         self._soon = asyncio.Event()
         self._due = asyncio.Event()
         self._due.set()
+        self._is_leaving = False
         self.identifies_pods = True
 
     async def report_wanted(self, _message: ReportWanted | Leading) -> Done:
@@ -235,6 +236,16 @@ class Presence:
                     await self._soon.wait()
             self._soon.clear()
 
+    async def leave(self) -> bool:
+        """Say that the agent is about to stop; return whether anybody could hear it."""
+        self._is_leaving = True
+        try:
+            await self._bus.publish(subjects.of_node(self._node, "heartbeat"), self._heartbeat())
+        except BoundaryError as e:
+            log.debug("nobody hears that we leave: %s", e)
+            return False
+        return True
+
     def _message(self) -> InventoryMessage:
         return InventoryMessage(
             node=self._node,
@@ -266,6 +277,7 @@ class Presence:
                 for card in use.reading.cards
             ],
             drift=list(self._containers.drift()),
+            leaving=self._is_leaving,
         )
 
 

@@ -246,6 +246,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat.v1"):
     cards: list[MeasuredCard] = []
     containers: list[MeasuredContainer] = []
     drift: list[Drift] = []
+    leaving: bool = False
+    """The agent is about to stop: its cards take no new pod until it, or its successor, is heard again."""
 
 
 class PushAllocation(Struct, frozen=True, kw_only=True, tag="push_allocation.v1"):
