@@ -20,7 +20,7 @@ from hami_model.device import Device
 from hami_model.objects import PodRef
 from hami_model.request import Role
 from hami_node_agent.inventory import Inventory
-from hami_node_agent.probes import CardFacts
+from hami_node_agent.probes import CardFacts, DriverVersions
 from hami_node_agent.report import Containers, Presence, Reports
 from hami_node_agent.table import Entry, Table
 from hami_testkit.cluster.client import ApiClient, Informer
@@ -242,6 +242,10 @@ class _NoProbe:
     @property
     def facts(self) -> Mapping[str, CardFacts]:
         return {}
+
+    @property
+    def versions(self) -> DriverVersions:
+        return DriverVersions()
 
     async def wait_news(self, seconds: float) -> None:
         raise NotImplementedError
