@@ -62,6 +62,8 @@ class Inventory:
         self._uncut = uncut
         self._complained = ""
         self._cards = in_order(cards)
+        self._named: tuple[tuple[Device, ...], str] | None = None
+        """The digest of these cards."""
         self._changed = asyncio.Condition()
         self.revision = 0
 
@@ -91,7 +93,9 @@ class Inventory:
     @property
     def digest(self) -> str:
         """Return the name of the present content."""
-        return digest(self._cards)
+        if self._named is None or self._named[0] is not self._cards:
+            self._named = self._cards, digest(self._cards)
+        return self._named[1]
 
     @property
     def vendors(self) -> list[str]:

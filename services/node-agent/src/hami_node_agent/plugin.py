@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from hami_kit.cancelling import cancel_until_done
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as pb
 from hami_kit.kubelet.deviceplugin_v1beta1_pb2_grpc import (
     DevicePluginServicer,
@@ -20,6 +21,7 @@ from hami_kit.kubelet.deviceplugin_v1beta1_pb2_grpc import (
 
 from hami_node_agent.desk import Desk, Refusal
 from hami_node_agent.edits import Edits
+from hami_node_agent.folder_watch import FolderNews, watching
 from hami_node_agent.identity import Offer
 from hami_node_agent.inventory import Inventory, replica_ids
 from hami_node_agent.kubelet import LOCAL
@@ -29,7 +31,11 @@ log = logging.getLogger(__name__)
 VERSION = "v1beta1"
 KUBELET_SOCKET = "kubelet.sock"
 LOOK_EVERY = 0.2
-"""Seconds between two looks at the sockets: registered again within 0.5 s, the node keeps its allocatable devices."""
+"""Seconds between two looks at the sockets where the kernel does not tell of them: registered again within 0.5 s, the
+node keeps its allocatable devices."""
+
+LOOK_ANYWAY = 5.0
+"""Seconds between two looks where it does."""
 
 REGISTER_TIMEOUT = 5.0
 
@@ -48,6 +54,8 @@ class Plugin(DevicePluginServicer):
         self._inventory = inventory
         self.watchers = 0
         """How many follow our list; the kubelet follows it as long as it believes in us."""
+        self.unwatched = asyncio.Event()
+        """Set while nobody does."""
 
     async def GetDevicePluginOptions(self, request: pb.Empty, context: Any) -> pb.DevicePluginOptions:  # noqa: N802
         """Tell the kubelet to ask for our preference: only there can we tell whose call it is."""
@@ -56,6 +64,7 @@ class Plugin(DevicePluginServicer):
     async def ListAndWatch(self, request: pb.Empty, context: Any) -> AsyncIterator[pb.ListAndWatchResponse]:  # noqa: N802
         """Send the whole list at once and again after each change."""
         self.watchers += 1
+        self.unwatched.clear()
         try:
             while True:
                 revision = self._inventory.revision
@@ -63,6 +72,8 @@ class Plugin(DevicePluginServicer):
                 await self._inventory.wait_changed(revision)
         finally:
             self.watchers -= 1
+            if not self.watchers:
+                self.unwatched.set()
 
     async def GetPreferredAllocation(  # noqa: N802
         self, request: pb.PreferredAllocationRequest, context: Any
@@ -208,13 +219,27 @@ class Registered:
     async def _forgotten(self, kubelet: tuple[int, int]) -> str:
         """Wait until the kubelet does not know us any more; say why."""
         watched = asyncio.get_running_loop().time()
-        while self._socket.exists() and self._kubelet() in {kubelet, None}:  # a file tells nobody that it is gone
-            if self._plugin.watchers:
-                watched = asyncio.get_running_loop().time()
-            elif asyncio.get_running_loop().time() - watched > UNWATCHED:
-                return "the kubelet has dropped us"
-            await asyncio.sleep(LOOK_EVERY)
+        with watching(self._folder) as news:
+            while self._socket.exists() and self._kubelet() in {kubelet, None}:
+                if self._plugin.watchers:
+                    watched = asyncio.get_running_loop().time()
+                    await self._changed(news)
+                elif asyncio.get_running_loop().time() - watched > UNWATCHED:
+                    return "the kubelet has dropped us"
+                else:
+                    await asyncio.sleep(LOOK_EVERY)
         return "the kubelet has restarted, or removed our socket"
+
+    async def _changed(self, news: FolderNews) -> None:
+        """Wait until a socket came or went, nobody follows our list any more, or it is time to look anyway."""
+        waits = [
+            asyncio.create_task(news.wait(LOOK_ANYWAY if news.is_told else LOOK_EVERY)),
+            asyncio.create_task(self._plugin.unwatched.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_until_done(waits)
 
     def _kubelet(self) -> tuple[int, int] | None:
         """Return what tells one start of the kubelet from the next: the inode alone is used again."""
