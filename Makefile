@@ -46,6 +46,7 @@ perf: setup ## Filter latency, a cluster of 5,000 nodes, a burst of pods, the co
 	@$(BIN)/python -m tests.perf.shapes
 	@$(BIN)/python -m tests.perf.mixed
 	@$(BIN)/python -m tests.perf.footprint
+	@$(BIN)/python -m tests.perf.allocate
 
 faults: setup ## A storm of real faults, 300 pods on 50 nodes (SEED=…, PODS=…, NODES=…, REAL=/path/bin: a real control plane)
 	@GRPC_VERBOSITY=ERROR $(BIN)/python -m tests.faults.storm $(if $(SEED),--seed $(SEED)) $(if $(PODS),--pods $(PODS)) $(if $(NODES),--nodes $(NODES)) \

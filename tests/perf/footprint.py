@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,14 @@ def memory_of(pid: int) -> tuple[float, float]:
 class Node:
     """A node of eight cards with an agent, and pods that are bound to it by hand."""
 
-    def __init__(self, root: Path, api: ApiClient, driver: FakeNvml, pid: int, health: str) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917
+        self, root: Path, api: ApiClient, driver: FakeNvml, started: Processes, nats: str, pid: int, health: str
+    ) -> None:
         self.pid = pid
+        self.nats = nats
+        self.push: Callable[[Allocation], Awaitable[None]] | None = None
+        """Tells the agent of an allocation before its pod is bound, as the leader does."""
+        self._started = started
         self._root = root
         self._api = api
         self._driver = driver
@@ -162,10 +168,16 @@ class Node:
         grants = (Grant(uuid=uuid, vendor="NVIDIA", memory=MEMORY, cores=10),)
         given = (ContainerGrants(name="main", role=Role.APP, grants=grants),)
         allocation = Allocation(pod=PodRef.of(pod), node=NODE, containers=given)
+        if self.push is not None:
+            await self.push(allocation)
         written = annotations.allocation_annotations(CATALOG, allocation, pod, now=1.0)
         meta = {"name": pod.metadata.name, "uid": pod.metadata.uid, "annotations": written}
         body = {"apiVersion": "v1", "kind": "Binding", "metadata": meta, "target": {"kind": "Node", "name": NODE}}
         await self._api.create(f"{PODS}/{pod.metadata.name}/binding", body)
+
+    async def stop_nats(self) -> None:
+        """End the bus."""
+        await self._started.stop("nats")
 
     async def _is_running(self, pod: Pod) -> bool:
         found: dict[str, Any] = await self._api.get(f"{PODS}/{pod.metadata.name}")
@@ -200,7 +212,7 @@ async def a_node(root: Path) -> AsyncIterator[Node]:
         await entered.enter_async_context(acknowledging(nats))
         cluster.kubeconfig(root / "kubeconfig")
         pid = await _start_agent(started, root, nats, health)
-        yield Node(root, api, driver, pid, health)
+        yield Node(root, api, driver, started, nats, pid, health)
 
 
 async def _start_nats(started: Processes, root: Path) -> int:
