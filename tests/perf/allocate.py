@@ -125,8 +125,8 @@ def timed(times: list[float]) -> Iterator[None]:
 HEAD = """\
 # How long the kubelet waits
 
-Milliseconds that the kubelet waits for a container's devices: GetPreferredAllocation and Allocate together. Meanwhile it
-admits no other pod of its node. Written by `make perf`; a new run replaces it.
+Milliseconds that the kubelet waits for a container's devices: GetPreferredAllocation and Allocate together. Meanwhile
+it admits no other pod of its node. Written by `make perf`; a new run replaces it.
 
 | the agent knows by | p50 | p99 | most | aim | p99 / aim |
 | --- | ---: | ---: | ---: | ---: | ---: |

@@ -126,7 +126,7 @@ def memory_of(pid: int) -> tuple[float, float]:
 class Node:
     """A node of eight cards with an agent, and pods that are bound to it by hand."""
 
-    def __init__(  # noqa: PLR0913, PLR0917
+    def __init__(  # noqa: PLR0917
         self, root: Path, api: ApiClient, driver: FakeNvml, started: Processes, nats: str, pid: int, health: str
     ) -> None:
         self.pid = pid
