@@ -27,7 +27,7 @@ demo: setup ## A cluster in processes: real manifests from admission to allocate
 	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(STOP),--stop) $(if $(REPORT),--report "$(REPORT)") $(if $(ALLOCATORS),--allocators "$(ALLOCATORS)") $(if $(VENDOR),--vendor "$(VENDOR)") $(if $(CLUSTER),--cluster "$(CLUSTER)")
 
 test: setup ## Unit, property, integration and compat tests
-	@$(BIN)/pytest -q -n 4 --dist loadscope --no-loadscope-reorder -m "not gpu and not e2e" $(ARGS)
+	@$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not gpu and not e2e" $(ARGS)
 
 check: setup ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ from msgspec import Struct
 from hami_testkit.demo_cluster import DemoCluster, Json, is_running
 from hami_testkit.demo_takeover import LeaderChange
 
-SETTLE = 5.0
+SETTLE = 15.0
 """Seconds that the last spans of a pod may take to arrive."""
 
 WAY = frozenset({"webhook", "filter", "bind", "confirm"})

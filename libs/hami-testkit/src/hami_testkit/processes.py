@@ -7,11 +7,12 @@ the end of its own log. Used by the demo, by the tests over HTTP and by the benc
 import asyncio
 import os
 import re
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,9 @@ from msgspec import Struct
 
 BIN = Path(sys.executable).parent
 """Where the console commands of this environment stand."""
+
+PORTS = range(12_000, 32_000)
+"""Below those that the kernel gives to connections, which would take them between our look and the process's start."""
 
 STOP_GRACE = 8.0
 """Seconds between the polite and the impolite signal."""
@@ -191,11 +195,12 @@ def _inherited() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that is free right now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """Return a port of the loopback that is free right now, and that no connection is given by the kernel meanwhile."""
+    while True:
+        with socket.socket() as s, suppress(OSError):
+            port = PORTS.start + secrets.randbelow(len(PORTS))
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 @asynccontextmanager
