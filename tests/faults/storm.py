@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -222,6 +223,15 @@ def log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
+def _say_why(broken: BaseExceptionGroup[BaseException]) -> None:
+    """Print what broke first, without the groups around it: they are deeper than Python prints."""
+    for error in broken.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            _say_why(error)
+        else:
+            traceback.print_exception(error)
+
+
 def main() -> None:
     """Run one storm."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.storm", description=(__doc__ or "").split("\n")[0])
@@ -244,7 +254,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="storm-", ignore_cleanup_errors=True) as name:
         folder = options.logs or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        seen = asyncio.run(storm(order, folder))
+        try:
+            seen = asyncio.run(storm(order, folder))
+        except BaseExceptionGroup as broken:
+            _say_why(broken)
+            raise SystemExit(1) from None
     write(seen, log=log)
     if options.report:
         options.report.write_bytes(msgspec.json.format(msgspec.json.encode(seen), indent=1))

@@ -149,6 +149,21 @@ async def test_nothing_more_is_said_of_a_pod_that_is_over() -> None:
     assert reports.waiting == ()
 
 
+async def test_a_pod_that_is_over_before_anything_was_said_of_it_ends_nothing() -> None:
+    """What waits to speak is woken for it in vain, and says what comes next."""
+    leader = Leader()
+    reports = reports_to(leader)
+    async with running(reports.run()):
+        await asyncio.sleep(0)
+        reports.confirm(an_entry("gone"), parent="")
+        reports.forget(POD)
+        await asyncio.sleep(0)
+        reports.confirm(an_entry("next"), parent="")
+        await leader.wait_for(lambda: len(leader.heard) == 1)
+
+    assert [message.container for _, message in leader.heard if isinstance(message, Confirm)] == ["next"]
+
+
 async def test_the_inventory_is_reported_at_start_and_whenever_it_is_wanted() -> None:
     """Until acknowledged, then again for a new leader; the digest is the heartbeat's."""
     leader = Leader()

@@ -121,7 +121,7 @@ class Reports:
         """Say what waits, one after the other; what is not acknowledged goes to the end of the line."""
         pause = FIRST_PAUSE
         while True:
-            if not self._waiting:
+            while not self._waiting:  # a pod may be over between its news and our turn
                 self._news.clear()
                 await self._news.wait()
             key, statement = next(iter(self._waiting.items()))
