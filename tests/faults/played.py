@@ -7,15 +7,18 @@ that is to give more than it has says so.
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-from hami_kit.bus import Endpoint
+from hami_kit import bus as buses
+from hami_kit.bus import Bus, BusSettings, Endpoint
+from hami_kit.errors import BoundaryError
 from hami_kit.telemetry import Telemetry
 from hami_model.allocation import Grant
 from hami_model.bus import subjects
-from hami_model.bus.messages import Leading, ReportWanted
+from hami_model.bus.messages import AskSnapshot, Leading, ReportWanted, Snapshot, SnapshotAnswer
 from hami_model.device import Device
 from hami_model.objects import PodRef
 from hami_model.request import Role
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 AGAIN = 0.3
 GPU = "nvidia.com/gpu"
 TO_ALLOCATE = "hami.io/vgpu-devices-to-allocate"
+KNOWN_WITHIN = 90.0
+"""Seconds until every card is known."""
 
 
 class PlayedNode:
@@ -234,6 +239,27 @@ def play(
     agents = [PlayedAgent(n, api, tasks, findings, bus=bus) for n in nodes if n.kind is Kind.PLAYED]
     plugins = [PlayedPlugin(n, api, tasks, findings) for n in nodes if n.kind is Kind.PLUGIN]
     return Players([*agents, *plugins], api)
+
+
+@asynccontextmanager
+async def a_bus(url: str) -> AsyncIterator[Bus]:
+    """Open the players' way to NATS for the length of a block."""
+    async with buses.connect(BusSettings(url=url), name="players", telemetry=Telemetry()) as bus:
+        await bus.wait_connected()
+        yield bus
+
+
+async def wait_known(bus: Bus, cards: int) -> None:
+    """Wait until the allocator knows of so many cards."""
+    async with asyncio.timeout(KNOWN_WITHIN):
+        while True:
+            try:
+                found = await bus.request(subjects.SNAPSHOT, AskSnapshot(), SnapshotAnswer, timeout=5)
+            except BoundaryError:
+                found = None
+            if isinstance(found, Snapshot) and sum(len(node.devices) for node in found.nodes) >= cards:
+                return
+            await asyncio.sleep(0.2)
 
 
 class _NoProbe:

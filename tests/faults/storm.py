@@ -21,12 +21,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
-from hami_kit import bus as buses
-from hami_kit.bus import Bus, BusSettings
-from hami_kit.errors import BoundaryError
-from hami_kit.telemetry import Telemetry
-from hami_model.bus import subjects
-from hami_model.bus.messages import AskSnapshot, Snapshot, SnapshotAnswer
 from hami_testkit.check import check_settled
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelets import PLUGINS, run_kubelets
@@ -38,13 +32,13 @@ from tests.faults.bad_lines import LossyBus, insist
 from tests.faults.fleet import FleetNode, Kind
 from tests.faults.grounds import a_ground
 from tests.faults.kinds import KINDS, SHORT, Lengths, Weather
-from tests.faults.played import PlayedAgent, PlayedPlugin, play
+from tests.faults.played import PlayedAgent, PlayedPlugin, a_bus, play, wait_known
 from tests.faults.report import Report, report, write
 from tests.faults.user import User
 from tests.faults.witness import Witness
 
-KNOWN_WITHIN, CALM_WITHIN = 90.0, 420.0
-"""Seconds until every card is known at the start, and every pod runs at the end."""
+CALM_WITHIN = 420.0
+"""Seconds until every pod runs at the end."""
 LOCK_KEYS = ("hami.io/mutex.lock", "cambricon.com/dsmlu.lock")
 CRASH = re.compile(r"^Traceback|^\S+ CRITICAL ")
 GROUPS = {"leader": "allocators", "follower": "allocators", "NATS": "nats"}
@@ -70,7 +64,7 @@ async def storm(order: Order, folder: Path) -> Report:
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(a_ground(folder, binaries=order.binaries, kubeconfig=order.kubeconfig))
         api = await stack.enter_async_context(ApiClient.connect(ground.url))
-        bus = await stack.enter_async_context(_bus(ground.system.at.nats))
+        bus = await stack.enter_async_context(a_bus(ground.system.at.nats))
         witness = Witness(api, nodes)
         await stack.enter_async_context(_nodes(nodes, api, ground.url, folder / "k"))
         for node in [node for node in nodes if node.kind is Kind.AGENT]:
@@ -88,7 +82,7 @@ async def storm(order: Order, folder: Path) -> Report:
                     running.append(tasks.create_task(player.run()))
                 elif isinstance(player, PlayedPlugin):
                     await player.register()
-            await _wait_known(bus, sum(len(node.cards) for node in nodes))
+            await wait_known(bus, sum(len(node.cards) for node in nodes))
             log(f"{len(nodes)} nodes are known after {time.monotonic() - began:.0f} s")
             running.append(tasks.create_task(user.run()))
             applied = await _blow(order, weather)
@@ -194,25 +188,6 @@ def _cards_file(node: FleetNode, folder: Path) -> Path:
     file = folder / f"{node.name}.yaml"
     file.write_text(json.dumps(cards))
     return file
-
-
-@asynccontextmanager
-async def _bus(url: str) -> AsyncIterator[Bus]:
-    async with buses.connect(BusSettings(url=url), name="storm", telemetry=Telemetry()) as bus:
-        await bus.wait_connected()
-        yield bus
-
-
-async def _wait_known(bus: Bus, cards: int) -> None:
-    async with asyncio.timeout(KNOWN_WITHIN):
-        while True:
-            try:
-                found = await bus.request(subjects.SNAPSHOT, AskSnapshot(), SnapshotAnswer, timeout=5)
-            except BoundaryError:
-                found = None
-            if isinstance(found, Snapshot) and sum(len(node.devices) for node in found.nodes) >= cards:
-                return
-            await asyncio.sleep(0.2)
 
 
 # The program

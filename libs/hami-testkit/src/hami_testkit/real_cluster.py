@@ -21,6 +21,8 @@ from hami_testkit.processes import Processes, ProcessFailedError, Spec, free_por
 
 START_DEADLINE = 120.0
 """Seconds that each process may take on a busy machine; on an idle one all are up in ten."""
+UNLIMITED = 1000
+"""Requests a second that kube-scheduler may send: its own limit of 50 would be what a burst measures."""
 
 
 class ControlPlane:
@@ -67,7 +69,8 @@ async def kube_scheduler(
     """Run a kube-scheduler named hami-scheduler, with these entries as extenders, until the block is left."""
     config = {
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
-        "clientConnection": {"kubeconfig": str(kubeconfig)}, "leaderElection": {"leaderElect": False},
+        "clientConnection": {"kubeconfig": str(kubeconfig), "qps": UNLIMITED, "burst": UNLIMITED},
+        "leaderElection": {"leaderElect": False},
         "profiles": [{"schedulerName": "hami-scheduler"}], "extenders": [dict(entry) for entry in extenders],
     }  # fmt: skip
     path, port = folder / "scheduler.yaml", free_port()
