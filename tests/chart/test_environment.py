@@ -96,3 +96,13 @@ def test_the_agents_settings_are_those_of_nvidias_plugin() -> None:
 
     assert ("true", "false", "true") == (env["GDRCOPY_ENABLED"], env["MOFED_ENABLED"], env["PASS_DEVICE_SPECS"])
     assert "GDS_ENABLED" not in env
+
+
+@pytest.mark.parametrize("more", ["HAMI_PROBES=nvml:", "[0].name=HAMI_PROBES,devicePlugin.extraEnvs[0].value=nvml:"])
+def test_what_the_values_add_replaces_what_has_its_name(more: str) -> None:
+    """Helm's server-side apply takes no name twice."""
+    path = "devicePlugin.extraEnvs" + ("" if more.startswith("[") else ".")
+    container = render(path + more).container("hami-device-plugin", "device-plugin")
+
+    assert ["nvml:"] == [entry["value"] for entry in container["env"] if entry["name"] == "HAMI_PROBES"]
+    assert "HAMI_NODE_NAME" in {entry["name"] for entry in container["env"]}

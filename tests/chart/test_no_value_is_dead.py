@@ -29,6 +29,7 @@ TOGETHER = {
 """Values that cannot be changed alone, or not at all; other tests have them."""
 KINDS: dict[str, Any] = {
     "tolerations": {"key": "x"}, "matchExpressions": {"key": "x", "operator": "Exists"}, "customresources": "x.io/x",
+    "extraEnvs": {"name": "X", "value": "y"},
 }  # fmt: skip
 GROUND: Json = {
     "scheduler": {"certManager": {"enabled": True}, "admissionWebhook": {"customURL": {"enabled": True}}},

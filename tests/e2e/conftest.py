@@ -27,7 +27,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def binaries() -> Path:
     """Return the folder of Kubernetes' binaries."""
     found = os.environ.get("HAMI_TEST_KUBE_BIN")

@@ -27,7 +27,7 @@ PODS = "/api/v1/namespaces/default/pods"
 CARDS = 8
 SLOTS = 10
 CARD_MEMORY = 40_000
-DEADLINE = 120.0
+DEADLINE = 60.0
 """Seconds for any one thing to happen on a busy machine; on an idle one it takes two."""
 OVER = ("Succeeded", "Failed")
 

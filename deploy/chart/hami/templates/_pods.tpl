@@ -115,16 +115,22 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* More environment, as HAMi's values write it: a list of entries, or a map. */}}
-{{- define "hami.extraEnvs" -}}
-{{- if kindIs "slice" . -}}
-{{- if . }}{{ toYaml . }}{{ end -}}
-{{- else -}}
-{{- range $name, $value := . }}
-- name: {{ $name }}
-  value: {{ $value | quote }}
-{{- end }}
+{{/*
+A container's environment: the chart's own, as text, and what the values add, which replaces what has its name: Helm's
+server-side apply takes no name twice. HAMi's values write it as a list of entries or as a map. Called with (list text more).
+*/}}
+{{- define "hami.variables" -}}
+{{- $more := index . 1 -}}
+{{- if kindIs "map" $more -}}
+{{- $entries := list -}}
+{{- range $name, $value := $more }}{{ $entries = append $entries (dict "name" $name "value" (toString $value)) }}{{ end -}}
+{{- $more = $entries -}}
 {{- end -}}
+{{- $replaced := dict -}}
+{{- range $more }}{{ $_ := set $replaced .name true }}{{ end -}}
+{{- $all := list -}}
+{{- range fromYamlArray (index . 0) }}{{ if not (hasKey $replaced .name) }}{{ $all = append $all . }}{{ end }}{{ end -}}
+{{- toYaml (concat $all ($more | default list)) -}}
 {{- end -}}
 
 {{/* Arguments less those that only HAMi's programs know: their log levels. */}}

@@ -17,7 +17,12 @@ from hami_testkit.nvml import NoCompiler
 SOURCE = Path(__file__).parent / "box.c"
 IMAGE = "hami.io/box:1"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""What images call a machine."""
+
+
+def architecture() -> str:
+    """Return what images call this machine."""
+    machine = platform.machine()
+    return ARCHITECTURES.get(machine, machine)
 
 
 def compiler() -> str:
@@ -39,10 +44,9 @@ def compile_box(folder: Path) -> Path:
 
 def pack_image(program: Path, archive: Path) -> None:
     """Pack the program as an image, as ``docker save`` would: one layer, its configuration, and their list."""
-    machine = platform.machine()
     layer = _tar({"box": program.read_bytes()})
     config = json.dumps({
-        "architecture": ARCHITECTURES.get(machine, machine), "os": "linux", "config": {"Entrypoint": ["/box"]},
+        "architecture": architecture(), "os": "linux", "config": {"Entrypoint": ["/box"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }).encode()  # fmt: skip
     name = f"{hashlib.sha256(config).hexdigest()}.json"

@@ -1,7 +1,8 @@
 """A real control plane from its binaries: etcd, kube-apiserver and kube-scheduler, each for the length of a block.
 
 One rule: it takes free ports of the loopback, writes only below the folder it is given, and leaves no process behind.
-No kubelet and no controller manager runs: pods stay as their tests put them, and namespaces never finish ending.
+No kubelet runs, and no controller manager but where pods have a network: pods stay as their tests put them, and
+namespaces never finish ending.
 """
 
 import argparse
@@ -17,10 +18,12 @@ from typing import Any
 
 import yaml
 
+from hami_testkit import pod_network
 from hami_testkit.processes import Processes, ProcessFailedError, Spec, free_port, processes
 
 START_DEADLINE = 120.0
 """Seconds that each process may take on a busy machine; on an idle one all are up in ten."""
+LOOPBACK = "127.0.0.1"
 UNLIMITED = 1000
 """Requests a second that kube-scheduler may send: its own limit of 50 would be what a burst measures."""
 
@@ -46,8 +49,22 @@ async def control_plane(binaries: Path, folder: Path) -> AsyncIterator[Path]:
 
 
 @asynccontextmanager
-async def restartable_control_plane(binaries: Path, folder: Path) -> AsyncIterator[ControlPlane]:
-    """Run the same, for who wants kube-apiserver to crash."""
+async def control_plane_of_pods(binaries: Path, folder: Path) -> AsyncIterator[Path]:
+    """Run both where pods reach them over the link, with controllers, and a scheduler for pods that name none."""
+    async with (
+        restartable_control_plane(binaries, folder, address=pod_network.MACHINE) as plane,
+        processes(folder) as running,
+        kube_scheduler(binaries / "kube-scheduler", folder, plane.kubeconfig, name="default-scheduler"),
+    ):
+        await _start(running, _controllers(binaries, folder, plane.kubeconfig))
+        yield plane.kubeconfig
+
+
+@asynccontextmanager
+async def restartable_control_plane(
+    binaries: Path, folder: Path, *, address: str = LOOPBACK
+) -> AsyncIterator[ControlPlane]:
+    """Run the first two, for who wants kube-apiserver to crash; at another address it serves pods as well."""
     for name in ("etcd", "kube-apiserver"):
         if not (binaries / name).is_file():
             raise ProcessFailedError(f"{binaries} holds no {name}; CONTRIBUTING.md says how to build it")
@@ -55,7 +72,7 @@ async def restartable_control_plane(binaries: Path, folder: Path) -> AsyncIterat
     (folder / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
     await _write_key(folder / "service-accounts.key")
     async with processes(folder) as running:
-        client, url = f"http://127.0.0.1:{free_port()}", f"https://127.0.0.1:{free_port()}"
+        client, url = f"http://127.0.0.1:{free_port()}", f"https://{address}:{free_port()}"
         await _start(running, _etcd(binaries, folder, client))
         await _start(running, _apiserver(binaries, folder, url=url, etcd=client))
         kubeconfig.write_text(_kubeconfig(url, token))
@@ -64,14 +81,19 @@ async def restartable_control_plane(binaries: Path, folder: Path) -> AsyncIterat
 
 @asynccontextmanager
 async def kube_scheduler(
-    binary: Path, folder: Path, kubeconfig: Path, extenders: Sequence[Mapping[str, Any]] = ()
+    binary: Path,
+    folder: Path,
+    kubeconfig: Path,
+    extenders: Sequence[Mapping[str, Any]] = (),
+    *,
+    name: str = "hami-scheduler",
 ) -> AsyncIterator[None]:
-    """Run a kube-scheduler named hami-scheduler, with these entries as extenders, until the block is left."""
+    """Run a kube-scheduler, with these entries as extenders, until the block is left."""
     config = {
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
         "clientConnection": {"kubeconfig": str(kubeconfig), "qps": UNLIMITED, "burst": UNLIMITED},
         "leaderElection": {"leaderElect": False},
-        "profiles": [{"schedulerName": "hami-scheduler"}], "extenders": [dict(entry) for entry in extenders],
+        "profiles": [{"schedulerName": name}], "extenders": [dict(entry) for entry in extenders],
     }  # fmt: skip
     path, port = folder / "scheduler.yaml", free_port()
     path.write_text(yaml.safe_dump(config))
@@ -105,16 +127,32 @@ def _etcd(binaries: Path, folder: Path, client: str) -> Spec:
 
 def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str) -> Spec:
     key = folder / "service-accounts.key"
+    address, port = url.removeprefix("https://").split(":")
+    # they demand what only a controller manager or a kubelet brings
+    without, services, grace = "ServiceAccount,TaintNodesByCondition", "10.0.0.0/24", 20.0
+    if address != LOOPBACK:  # and it waits in vain for connections of pods that are gone with their network
+        without, services, grace = "TaintNodesByCondition", pod_network.SERVICES, 3.0
     command = [
         str(binaries / "kube-apiserver"), f"--etcd-servers={etcd}", f"--cert-dir={folder}",
-        "--bind-address=127.0.0.1", f"--secure-port={url.rpartition(':')[2]}", "--service-cluster-ip-range=10.0.0.0/24",
+        f"--bind-address={address}", f"--secure-port={port}", f"--service-cluster-ip-range={services}",
         f"--token-auth-file={folder / 'tokens.csv'}", "--authorization-mode=RBAC",
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
         "--service-account-issuer=https://kubernetes.default.svc",
-        # they demand what only a controller manager or a kubelet brings
-        "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+        f"--disable-admission-plugins={without}",
     ]  # fmt: skip
-    return Spec(name="kube-apiserver", command=command, ready_url=f"{url}/readyz", grace=20)
+    return Spec(name="kube-apiserver", command=command, ready_url=f"{url}/readyz", grace=grace)
+
+
+def _controllers(binaries: Path, folder: Path, kubeconfig: Path) -> Spec:
+    port = free_port()
+    command = [
+        str(binaries / "kube-controller-manager"), f"--kubeconfig={kubeconfig}", "--leader-elect=false",
+        f"--bind-address={LOOPBACK}", f"--secure-port={port}",
+        f"--service-account-private-key-file={folder / 'service-accounts.key'}",
+        # kube-apiserver's certificate is made by an authority of its own, which stands in the same file
+        f"--root-ca-file={folder / 'apiserver.crt'}",
+    ]  # fmt: skip
+    return Spec(name="kube-controller-manager", command=command, ready_url=f"https://{LOOPBACK}:{port}/healthz")
 
 
 def _kubeconfig(url: str, token: str) -> str:

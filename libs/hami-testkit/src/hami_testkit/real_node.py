@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
-from hami_testkit import control_groups
+from hami_testkit import control_groups, pod_network
 from hami_testkit.box import IMAGE, compile_box, pack_image
 from hami_testkit.cluster.access import connect
 from hami_testkit.nvml import NoCompiler
@@ -43,10 +43,10 @@ state = "{folder}/state"
   restrict_oom_score_adj = true
   stream_server_address = "127.0.0.1"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{folder}/cni"
+    bin_dir = "{plugins}"
     conf_dir = "{folder}/cni"
 """
-NETWORK = '{"cniVersion": "1.0.0", "name": "none", "plugins": [{"type": "none"}]}'
+NO_NETWORK = '{"cniVersion": "1.0.0", "name": "none", "plugins": [{"type": "none"}]}'
 """A node is ready only with a network; its pods use the machine's own (hostNetwork) and never ask for this one."""
 
 
@@ -68,8 +68,14 @@ class RealNode:
         """The kubelet's root folder, where the parts of ``hami_testkit.parts`` look for it too."""
         self.out = folder / "out"
         """What containers of the box write to: mount it as /out."""
+        self.logs = folder / "logs"
+        """What containers printed: ``<namespace>_<pod>_<uid>/<container>/<start>.log``."""
         self._running = running
         self._group = group
+
+    def place(self, path: Path) -> Path:
+        """Return where the machine sees a file of the node."""
+        return Path(f"/proc/{self._running.find('node').pid}/root") / path.relative_to("/")
 
     async def kill_kubelet(self) -> None:
         """Let the kubelet crash; containers run on."""
@@ -132,8 +138,20 @@ def why_not(binaries: Path) -> str:
 
 
 @asynccontextmanager
-async def real_node(binaries: Path, folder: Path, kubeconfig: Path, name: str = "real-1") -> AsyncIterator[RealNode]:
-    """Run a node of the cluster until the block is left; ``folder`` must have a short path, since it holds sockets."""
+async def real_node(
+    binaries: Path,
+    folder: Path,
+    kubeconfig: Path,
+    name: str = "real-1",
+    *,
+    images: Sequence[Path] = (),
+    pods_have_a_network: bool = False,
+) -> AsyncIterator[RealNode]:
+    """Run a node of the cluster until the block is left; ``folder`` must have a short path, since it holds sockets.
+
+    ``images``: archives of images, as ``docker save`` writes them, that the node has besides the box. Where pods have a
+    network, the link of ``pod_network`` is there already.
+    """
     if why := why_not(binaries):
         raise ProcessFailedError(f"no node can run here: {why}")
     group = f"hami-{os.getpid()}-{name}"
@@ -143,7 +161,8 @@ async def real_node(binaries: Path, folder: Path, kubeconfig: Path, name: str = 
     control_groups.make(group)
     try:
         async with processes(folder) as running:
-            await _start(binaries, folder, kubeconfig, running, _Node(name=name, root=root, group=group))
+            node = _Node(name=name, root=root, group=group, images=images, has_network=pods_have_a_network)
+            await _start(binaries, folder, kubeconfig, running, node)
             yield RealNode(name, folder, running, group)
     finally:
         await control_groups.remove(group, within=GONE_WITHIN)
@@ -153,21 +172,35 @@ class _Node(Struct, frozen=True, kw_only=True):
     name: str
     root: Path
     group: str
+    images: Sequence[Path]
+    has_network: bool
+
+    @property
+    def address(self) -> str:
+        return pod_network.NODE if self.has_network else "127.0.0.1"
 
 
 async def _start(binaries: Path, folder: Path, kubeconfig: Path, running: Processes, node: _Node) -> None:
     box, socket = await asyncio.to_thread(compile_box, folder), folder / "containerd.sock"
     await asyncio.to_thread(pack_image, box, folder / "box.tar")
-    (folder / "cni" / "10-none.conflist").write_text(NETWORK)
-    (folder / "containerd.toml").write_text(CONTAINERD.format(folder=folder, socket=socket, image=IMAGE))
+    plugins = pod_network.PLUGINS if node.has_network else folder / "cni"
+    (folder / "cni" / "10.conflist").write_text(pod_network.NETWORK if node.has_network else NO_NETWORK)
+    config = CONTAINERD.format(folder=folder, socket=socket, image=IMAGE, plugins=plugins)
+    (folder / "containerd.toml").write_text(config)
     space = await running.start(_space(folder, box, node))
-    enter = await _entrance(space, folder / READY)
+    enter = await _entrance(space, folder / READY, has_network=node.has_network)
+    if node.has_network:
+        await pod_network.connect(space.pid)
     command = ["containerd", f"--config={folder / 'containerd.toml'}"]
     await running.start(Spec(name="containerd", command=[*enter, *command], ground=True))
-    await _import(socket, folder / "box.tar", running.find("containerd"))
+    for archive in (folder / "box.tar", *node.images):
+        await _import(socket, archive, running.find("containerd"))
     kubelet = await running.start(_kubelet(binaries, folder, kubeconfig, node, enter))
     await kubelet.wait_ready(START_DEADLINE)
     await _wait_node(kubeconfig, node.name)
+    if node.has_network:
+        proxy = await running.start(pod_network.kube_proxy(binaries, folder, kubeconfig, node.name, enter))
+        await proxy.wait_ready(START_DEADLINE)
 
 
 def _space(folder: Path, box: Path, node: _Node) -> Spec:
@@ -177,22 +210,27 @@ def _space(folder: Path, box: Path, node: _Node) -> Spec:
     set -e
     for group in {groups}; do echo 0 > $group; done
     for place in /run /var/lib /var/log; do mount -t tmpfs tmpfs $place; done
+    mkdir /run/upper /run/work
+    mount -t overlay overlay -o lowerdir=/usr/local,upperdir=/run/upper,workdir=/run/work /usr/local
     mkdir {KUBELET}
     mount --bind {node.root} {KUBELET}
+    mount --make-rshared /
     touch {folder / READY}
     exec {box}
     """
     command = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command += ["--net"] if node.has_network else []
     # unshare itself does not hear SIGTERM; its child dies with it
     return Spec(name="node", command=[*command, "sh", "-c", script], ground=True, grace=0.1)
 
 
-async def _entrance(space: Running, ready: Path) -> list[str]:
+async def _entrance(space: Running, ready: Path, *, has_network: bool) -> list[str]:
     """Return the command that runs another one in the node's namespaces, and takes it along when it dies."""
     await _until(ready.exists, space)
     namespaces = f"/proc/{space.pid}/ns"
     return [
         "nsenter", f"--mount={namespaces}/mnt", f"--pid={namespaces}/pid_for_children",
+        *([f"--net={namespaces}/net"] if has_network else []),
         "setpriv", "--pdeathsig=KILL",
     ]  # fmt: skip
 
@@ -202,7 +240,8 @@ def _kubelet(binaries: Path, folder: Path, kubeconfig: Path, node: _Node, enter:
     none = dict.fromkeys(("nodefs.available", "nodefs.inodesFree", "imagefs.available", "memory.available"), "0%")
     config: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-        "address": "127.0.0.1", "port": free_port(), "healthzPort": health, "readOnlyPort": 0,
+        "address": node.address, "port": free_port(), "healthzPort": health, "readOnlyPort": 0,
+        "healthzBindAddress": node.address,
         "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False}},
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": f"unix://{folder / 'containerd.sock'}",
@@ -211,13 +250,15 @@ def _kubelet(binaries: Path, folder: Path, kubeconfig: Path, node: _Node, enter:
         "makeIPTablesUtilChains": False, "resolvConf": "", "podLogsDir": str(folder / "logs"),
         "volumePluginDir": str(folder / "volume-plugins"), "nodeStatusUpdateFrequency": "1s",
     }  # fmt: skip
+    if node.has_network:
+        config |= {"clusterDNS": [pod_network.MACHINE], "clusterDomain": pod_network.DOMAIN}
     (folder / "kubelet.yaml").write_text(yaml.safe_dump(config))
     command = [
         str(binaries / "kubelet"), f"--config={folder / 'kubelet.yaml'}", f"--kubeconfig={kubeconfig}",
         f"--root-dir={KUBELET}", f"--cert-dir={folder / 'kubelet-certificates'}", f"--hostname-override={node.name}",
-        "--v=2",
+        "--v=2", *([f"--node-ip={node.address}"] if node.has_network else []),
     ]  # fmt: skip
-    return Spec(name="kubelet", command=[*enter, *command], ready_url=f"http://127.0.0.1:{health}/healthz")
+    return Spec(name="kubelet", command=[*enter, *command], ready_url=f"http://{node.address}:{health}/healthz")
 
 
 async def _import(socket: Path, archive: Path, containerd: Running) -> None:

@@ -192,7 +192,7 @@ class Link:
         log.info("connected to NATS again")
 
     async def _tell(self, error: Exception) -> None:
-        text, now = f"{type(error).__name__}: {error}", self._clock.monotonic()
+        text, now = ": ".join(filter(None, [type(error).__name__, str(error)])), self._clock.monotonic()
         if not (self.trouble and isinstance(error, HUNG_UP)):
             self.trouble = text
         if text != self._logged[0] or now - self._logged[1] > REPEAT_LOG:
