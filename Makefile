@@ -23,8 +23,9 @@ setup: .venv/.ready ## Install everything into this checkout (.venv), nothing ou
 	@$(UV) sync --frozen --all-packages --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 
-demo: setup ## A cluster in processes: real manifests from admission to allocated devices (VENDOR=ascend or all, KEEP=1, STOP=1, REPORT=file.json, ALLOCATORS=2, CLUSTER=compose)
-	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(STOP),--stop) $(if $(REPORT),--report "$(REPORT)") $(if $(ALLOCATORS),--allocators "$(ALLOCATORS)") $(if $(VENDOR),--vendor "$(VENDOR)") $(if $(CLUSTER),--cluster "$(CLUSTER)")
+demo: setup ## A cluster in processes: real manifests from admission to allocated devices (VENDOR=ascend or all, KEEP=1, STOP=1, REPORT=file.json, ALLOCATORS=2, CLUSTER=compose or real)
+	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(STOP),--stop) $(if $(REPORT),--report "$(REPORT)") $(if $(ALLOCATORS),--allocators "$(ALLOCATORS)") $(if $(VENDOR),--vendor "$(VENDOR)") $(if $(CLUSTER),--cluster "$(CLUSTER)") \
+		$(if $(filter real,$(CLUSTER)),--binaries "$$($(BIN)/python -m tests.e2e.binaries.build | tail -1)")
 
 test: setup ## Unit, property, integration and compat tests
 	@$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not gpu and not e2e" $(ARGS)

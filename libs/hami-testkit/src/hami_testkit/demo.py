@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -27,14 +27,15 @@ from rich.markup import escape
 from hami_testkit import demo_keep, demo_report, demo_takeover, demo_views
 from hami_testkit.demo_cluster import DemoCluster, DemoError, System
 from hami_testkit.demo_compose import ComposeStack
+from hami_testkit.demo_real import a_real_fleet
 from hami_testkit.processes import Processes, ProcessFailedError
 from hami_testkit.stack import Agent, Plan, Stack, start
 
 FIRST = ("nvidia", "ascend", "cambricon")
 """The vendors of a demo that names none."""
 ALL = "all"
-Begin = Callable[[Console, Plan, Processes], Awaitable[System]]
-"""Starts or finds the system that the demo runs on."""
+Begin = Callable[[Console, Plan, Processes], AbstractAsyncContextManager[System]]
+"""Starts or finds the system that the demo runs on; what it starts among these processes, others stop."""
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 
@@ -57,8 +58,15 @@ def main() -> None:
         default=1,
         help="how many run; with several the leader is killed",
     )
-    parser.add_argument("--cluster", choices=("processes", "compose"), default="processes",
-        help="where it runs: in processes of its own, or on the stack that docker compose runs")  # fmt: skip
+    parser.add_argument(
+        "--cluster",
+        choices=("processes", "compose", "real"),
+        default="processes",
+        help="where it runs: processes of its own, the stack that docker compose runs, Kubernetes' binaries",
+    )
+    parser.add_argument(
+        "--binaries", type=Path, metavar="DIR", help="with --cluster real: etcd, kube-apiserver and kube-scheduler"
+    )
     parser.add_argument("--vendor", default="", help=f"a folder of the examples, or {ALL}: one mixed fleet of them all")
     options = parser.parse_args()
     console = _Console(width=None if sys.stdout.isatty() else 160)
@@ -78,9 +86,17 @@ def main() -> None:
     planned = partial(plan, examples=shown, allocators=options.allocators)
     if options.cluster == "compose" and (options.vendor or options.keep or options.allocators > 1):
         parser.error("--cluster compose: the stack's own fleet and allocators run; leave the other options out")
+    if options.cluster == "real" and (options.keep or options.binaries is None):
+        parser.error("--cluster real: name Kubernetes' binaries with --binaries, and leave --keep out")
+    begin: dict[str, Begin] = {
+        "processes": _started,
+        "compose": _found,
+        "real": partial(_real, binaries=options.binaries),
+    }
     try:
-        begin = _found if options.cluster == "compose" else _started
-        code = asyncio.run(_demo(console, planned, begin, manifests(shown), options.report, keep=options.keep))
+        code = asyncio.run(
+            _demo(console, planned, begin[options.cluster], manifests(shown), options.report, keep=options.keep)
+        )
     except (ProcessFailedError, DemoError, BoundaryError, httpx.HTTPError, TimeoutError) as e:
         console.print(f"[red]the demo failed:[/] {escape(str(e) or type(e).__name__)}", highlight=False)
         sys.exit(1)
@@ -130,7 +146,7 @@ async def _demo(
         _ = work.cancelled() or work.exception()  # seen: nobody is told of it any more
         console.print("interrupted; stopped everything")
         return 128 + told.get_nowait()
-    stopped = "stopped everything" if begin is _started else "the stack runs on"
+    stopped = "the stack runs on" if begin is _found else "stopped everything"
     console.print(f"{stopped}; the whole took {time.monotonic() - began:.1f} s", highlight=False)
     return 0
 
@@ -154,27 +170,38 @@ async def _until_done_or_told(work: "asyncio.Task[System]", told: "asyncio.Queue
     watching.cancel()
 
 
-async def _started(console: Console, plan: Plan, started: Processes) -> System:
+@asynccontextmanager
+async def _started(console: Console, plan: Plan, started: Processes) -> AsyncIterator[System]:
     """Start the system in processes of its own."""
     began = time.monotonic()
     with _doing(console, "starting NATS, the stand-in cluster, the four services and the node-agents …"):
         system = await start(plan, started)
     console.print(f"started {len(started.running)} processes in {time.monotonic() - began:.1f} s", highlight=False)
-    return system
+    yield system
 
 
-async def _found(console: Console, plan: Plan, _started: Processes) -> System:
+@asynccontextmanager
+async def _real(console: Console, plan: Plan, _started: Processes, *, binaries: Path) -> AsyncIterator[System]:
+    """Run the system on Kubernetes' own control plane, for the length of the demo."""
+    console.print("starting etcd, kube-apiserver, kube-scheduler, NATS and the four services …", highlight=False)
+    async with a_real_fleet(plan, binaries) as system:
+        yield system
+
+
+@asynccontextmanager
+async def _found(console: Console, plan: Plan, _started: Processes) -> AsyncIterator[System]:
     """Find the stack that docker compose runs."""
     system = ComposeStack.find(REPOSITORY, plan)
     console.print(f"using the stack of compose.yaml: API server {system.at.api}", highlight=False)
-    return system
+    yield system
 
 
-async def _show(console: Console, beginning: Awaitable[System], files: list[Path], report_file: Path | None) -> System:
+async def _show(
+    console: Console, running: AbstractAsyncContextManager[System], files: list[Path], report_file: Path | None
+) -> System:
     """Wait for the system, apply the manifests, show what became of them."""
     began = time.monotonic()
-    system = await beginning
-    async with DemoCluster.connect(system) as cluster:
+    async with running as system, DemoCluster.connect(system) as cluster:
         await cluster.clear()
         with _doing(console, "waiting until every node has told of its devices …"):
             await cluster.wait_devices()

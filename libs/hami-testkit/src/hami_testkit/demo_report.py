@@ -13,7 +13,7 @@ from msgspec import Struct
 from hami_testkit.demo_cluster import DemoCluster, Json, is_running
 from hami_testkit.demo_takeover import LeaderChange
 
-SETTLE = 15.0
+SETTLE = 30.0
 """Seconds that the last spans of a pod may take to arrive."""
 
 WAY = frozenset({"webhook", "filter", "bind", "confirm"})
@@ -122,7 +122,7 @@ async def _trace(cluster: DemoCluster, pod: Json, served: int) -> TraceTree | No
     try:
         async with asyncio.timeout(SETTLE):
             while not _is_whole(tree := await _read(cluster, parent.split("-")[1]), served):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
     except TimeoutError:
         return tree
     return tree

@@ -16,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict
 from yarl import URL
 
 from hami_testkit.cluster.access import Access, read
@@ -146,7 +147,10 @@ class ApiProxy:
             passage.is_lost = True
             return _cut(request)
         await self.faults.running()
-        return web.Response(status=upstream.status, body=text, headers={"Content-Type": upstream.content_type})
+        headers = CIMultiDict({"Content-Type": upstream.content_type})
+        for warning in upstream.headers.getall("Warning", ()):
+            headers.add("Warning", warning)
+        return web.Response(status=upstream.status, body=text, headers=headers)
 
     def _send(self, request: web.Request, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         where = self._where()
