@@ -63,10 +63,13 @@ planted: setup ## Plant known bugs in copies of the checkout and see the tests t
 	@$(BIN)/python -m tests.planted.run $(ARGS)
 
 KUBELET := libs/hami-kit/src/hami_kit/kubelet
-proto: setup ## Regenerate the kubelet's gRPC code from its two .proto files
+TYPED := libs/hami-testkit/src
+proto: setup ## Regenerate the code made from .proto files: the kubelet's gRPC, what kubectl writes as protobuf
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I libs/hami-kit/src --python_out=libs/hami-kit/src \
 		--grpc_python_out=libs/hami-kit/src --mypy_out=quiet:libs/hami-kit/src --mypy_grpc_out=quiet:libs/hami-kit/src \
 		$(KUBELET)/deviceplugin_v1beta1.proto $(KUBELET)/podresources_v1.proto
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I $(TYPED) --python_out=$(TYPED) --mypy_out=quiet:$(TYPED) \
+		$(TYPED)/hami_testkit/cluster/typed.proto
 
 vendors: setup ## Write docs/reference/vendors.md from the vendors' modules
 	@$(BIN)/python -m hami_testkit.vendor_page

@@ -1,13 +1,16 @@
 """What the tests of the highest tier stand on; ``make e2e`` says where the binaries are, and runs them."""
 
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from hami_testkit.real_node import why_not
 
 from tests.e2e.ground import Ground, a_ground
+from tests.e2e.kubectl import Kubectl, a_server
 
 Report = Callable[[object], None]
 LINES = pytest.StashKey[list[str]]()
@@ -43,3 +46,24 @@ async def ground(binaries: Path) -> AsyncIterator[Ground]:
         pytest.skip(f"no real node can run here: {why}")
     async with a_ground(binaries) as found:
         yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["stand-in", "kube-apiserver"])
+async def anywhere(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, binaries: Path
+) -> AsyncIterator[tuple[str, Kubectl]]:
+    """Run one server, and say which; all tests of a module stand on it."""
+    if not (binaries / "kubectl").is_file():
+        pytest.skip(f"{binaries} holds no kubectl: make e2e builds it")
+    folder = tmp_path_factory.mktemp("kubectl")
+    async with a_server(request.param, binaries, folder) as kubeconfig:
+        yield request.param, Kubectl(binaries / "kubectl", kubeconfig, folder / "cache")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def kubectl(anywhere: tuple[str, Kubectl]) -> Kubectl:
+    """Return kubectl in a namespace of one test alone."""
+    _, everywhere = anywhere
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    (await everywhere("create", "namespace", name)).assert_shows(f"namespace/{name} created")
+    return everywhere.within(name)

@@ -335,7 +335,7 @@ def command(demo: Demo, *arguments: str, text: str = "") -> str:
 
 def try_kubectl(demo: Demo) -> None:
     kubectl = ("kubectl", f"--cache-dir={demo.cwd}")
-    command(demo, *kubectl, "create", "--validate=false", "-f", "-", text=json.dumps(a_pod("p2")))
+    command(demo, *kubectl, "apply", "-f", "-", text=json.dumps(a_pod("p2")))
     command(demo, *kubectl, "wait", "--for=jsonpath={.status.phase}=Running", "pod/p2", "--timeout=20s")
     assert "p2" in command(demo, *kubectl, "get", "pods", "-o", "wide")
     command(demo, *kubectl, "delete", "pod", "p2", "--wait=true")

@@ -71,7 +71,7 @@ def keep(console: Console, system: Stack) -> None:
     if shutil.which("kubectl"):
         lines += [
             f"  kubectl --kubeconfig {system.at.kubeconfig} get pods -o wide",
-            f"  kubectl --kubeconfig {system.at.kubeconfig} create --validate=false -f POD.yaml",
+            f"  kubectl --kubeconfig {system.at.kubeconfig} apply -f POD.yaml",
             f"  kubectl --kubeconfig {system.at.kubeconfig} delete pod whole-card",
         ]
     lines += [f"Logs stand in {folder}. Stop it with:  make demo STOP=1", ""]

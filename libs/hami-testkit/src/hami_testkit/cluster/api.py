@@ -7,7 +7,7 @@ registry, what a watch says the hub.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,21 +18,21 @@ from hami_testkit.cluster.asked import Asked
 from hami_testkit.cluster.faults import Call, Fault, Faults
 from hami_testkit.cluster.objects import Stored
 from hami_testkit.cluster.registry import Registry
-from hami_testkit.cluster.resources import BINDINGS, RESOURCES, SUBRESOURCES, Resource
+from hami_testkit.cluster.resources import (
+    BINDINGS,
+    COLLECTION,
+    INTO_CONTAINERS,
+    OBJECT,
+    PODS,
+    RESOURCES,
+    SUBRESOURCES,
+    Resource,
+)
 from hami_testkit.cluster.status import ApiError, Json, about, bad_request, success
-from hami_testkit.cluster.tables import table
+from hami_testkit.cluster.tables import TableWatch, table
 from hami_testkit.cluster.watch import Watch, bookmark, error_line
 
 LARGEST_REQUEST = 3 * 1024 * 1024
-APPLY = "application/apply-patch+yaml"
-PATCHES: dict[str, Callable[[Json, Any], Json]] = {
-    "application/json-patch+json": patches.json_patch,
-    "application/merge-patch+json": patches.merge,
-    "application/strategic-merge-patch+json": patches.strategic,
-    APPLY: patches.strategic,  # nobody owns fields here: what an apply no longer names stays
-}
-COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
-OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -75,7 +75,14 @@ class Api:
             self._serve(app, f"{inside}/{{name}}", resource, OBJECT)
             for sub in resource.subresources:
                 self._serve(app, f"{inside}/{{name}}/{sub}", resource, SUBRESOURCES[sub], sub)
+            for sub in INTO_CONTAINERS if resource == PODS else ():
+                app.router.add_route("*", f"{inside}/{{name}}/{sub}", self._refuse_container)
         return app
+
+    async def _refuse_container(self, request: web.Request) -> web.Response:
+        self._registry.get(PODS, Asked(request, PODS, "").key)
+        text = "nothing runs in the containers of this stand-in: there is no log, and no process to talk to"
+        raise ApiError(501, text, reason="NotImplemented")
 
     def _page(self, page: Any) -> Handler:
         async def answer(_: web.Request) -> web.Response:
@@ -117,16 +124,19 @@ class Api:
     async def _get(self, asked: Asked) -> web.StreamResponse:
         stored = self._registry.get(asked.resource, asked.key)
         if asked.wants_table:
-            return _json(table(asked.resource, [stored], revision=stored.revision))
+            meta = {"resourceVersion": str(stored.revision)}
+            return _json(table(asked.resource, [stored.object], meta, include=asked.included))
         return _object(asked.resource, stored)
 
     async def _list(self, asked: Asked) -> web.StreamResponse:
         limit, token = max(0, asked.number("limit")), asked.query.get("continue", "")
         page, token = self._store.page(asked.resource, asked.selection, limit=limit, token=token)
+        meta: Json = {"resourceVersion": str(page.revision)}
+        meta |= {"continue": token, "remainingItemCount": len(page.rest)} if token else {}
         if asked.wants_table:
-            return _json(table(asked.resource, page.items, revision=page.revision, token=token))
-        more: Json = {"continue": token, "remainingItemCount": len(page.rest)} if token else {}
-        return _listed(asked.resource, page.items, {"resourceVersion": str(page.revision), **more})
+            objects = [stored.object for stored in page.items]
+            return _json(table(asked.resource, objects, meta, include=asked.included))
+        return _listed(asked.resource, page.items, meta)
 
     async def _watch(self, asked: Asked) -> web.StreamResponse:
         seconds = asked.number("timeoutSeconds", 1800)
@@ -164,6 +174,7 @@ class Api:
         collection = self._store.of(asked.resource)
         since = collection.revision  # a bookmark tells of a change while the watch was open, never of rest
         marks = asked.says("allowWatchBookmarks")
+        tables = TableWatch(asked.resource, asked.included) if asked.wants_table else None
         while (left := end - clock()) > 0 or watch.is_silent:
             chunk = await watch.chunk(min(max(left, 1), self._bookmark_seconds))
             await self._faults.running()
@@ -172,7 +183,7 @@ class Api:
             if not chunk and marks and not watch.is_quiet and collection.revision > since:
                 chunk = bookmark(asked.resource, collection.revision)
             if chunk:
-                await response.write(chunk)
+                await response.write(tables.lines(chunk) if tables else chunk)
 
     async def _create(self, asked: Asked) -> web.StreamResponse:
         body, dry_run = await asked.body(), asked.is_dry()
@@ -183,38 +194,35 @@ class Api:
         return await self._made(asked, body, dry_run=dry_run)
 
     async def _made(self, asked: Asked, body: Json, *, dry_run: bool) -> web.StreamResponse:
+        unknown = asked.warnings(body)
         made = self._registry.create(asked.resource, body, namespace=asked.namespace, dry_run=dry_run)
         stored, warnings = await made
-        response = _object(asked.resource, stored, code=201)
-        for warning in warnings:
-            escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
-            response.headers.add("Warning", f'299 - "{escaped}"')
-        return response
+        return _object(asked.resource, stored, [*unknown, *warnings], code=201)
 
     async def _update(self, asked: Asked) -> web.StreamResponse:
         body, dry_run = await asked.body(), asked.is_dry()
         if asked.resource.create_on_update and self._store.get(asked.resource, asked.key) is None:
             return await self._made(asked, body, dry_run=dry_run)
-        status = asked.subresource == "status"
-        return _object(
-            asked.resource, self._registry.update(asked.resource, asked.key, body, status=status, dry_run=dry_run)
-        )
+        status, warnings = asked.subresource == "status", asked.warnings(body)
+        stored = self._registry.update(asked.resource, asked.key, body, status=status, dry_run=dry_run)
+        return _object(asked.resource, stored, warnings)
 
     async def _patch(self, asked: Asked) -> web.StreamResponse:
         kind, status = asked.http.content_type, asked.subresource == "status"
-        apply = PATCHES.get(kind)
+        apply = patches.KINDS.get(kind)
         if apply is None:
-            known = ", ".join(PATCHES)
+            known = ", ".join(patches.KINDS)
             raise ApiError(415, f"the body of the request was in an unknown format - accepted media types: {known}")
-        if kind == APPLY and not asked.query.get("fieldManager"):
+        if kind == patches.APPLY and not asked.query.get("fieldManager"):
             raise ApiError(422, "fieldManager: Required value: is required for apply patch")
         change, dry_run = await asked.content(), asked.is_dry()
-        if kind == APPLY and not status and self._store.get(asked.resource, asked.key) is None:
+        if kind == patches.APPLY and not status and self._store.get(asked.resource, asked.key) is None:
             return await self._made(asked, await asked.body(), dry_run=dry_run)
+        warnings = asked.warnings(change)
         stored = self._registry.patch(
             asked.resource, asked.key, lambda obj: apply(obj, change), status=status, dry_run=dry_run
         )
-        return _object(asked.resource, stored)
+        return _object(asked.resource, stored, warnings)
 
     async def _delete(self, asked: Asked) -> web.StreamResponse:
         options = await asked.delete_options()
@@ -258,8 +266,12 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
     return _json(refusal.status(), code=refusal.code)
 
 
-def _object(resource: Resource, stored: Stored, *, code: int = 200) -> web.Response:
-    return _bytes(resource.head + stored.body, code=code)
+def _object(resource: Resource, stored: Stored, warnings: Sequence[str] = (), *, code: int = 200) -> web.Response:
+    response = _bytes(resource.head + stored.body, code=code)
+    for warning in warnings:
+        escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
+        response.headers.add("Warning", f'299 - "{escaped}"')
+    return response
 
 
 def _listed(resource: Resource, items: list[Stored], meta: Json) -> web.Response:

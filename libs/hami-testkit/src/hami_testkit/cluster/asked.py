@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from hami_testkit.cluster import shapes
+from hami_testkit.cluster import patches, schemas, shapes, typed
 from hami_testkit.cluster.objects import Key
 from hami_testkit.cluster.resources import Resource
 from hami_testkit.cluster.selectors import Selection
@@ -50,6 +50,11 @@ class Asked:
         """Say whether the reader is kubectl about to print a table."""
         return "as=Table" in self.http.headers.get("Accept", "")
 
+    @property
+    def included(self) -> str:
+        """Return how much of each object a table is to bring along."""
+        return self.query.get("includeObject", "")
+
     def says(self, option: str) -> bool:
         """Say whether an option of the query is on: ``true``, ``True``, ``1``, and whatever else is no "no"."""
         return self.query.get(option, "false").lower() not in ("false", "0")
@@ -72,8 +77,8 @@ class Asked:
     async def content(self) -> Any:
         """Return the decoded body."""
         kind = self.http.content_type
-        if "protobuf" in kind:
-            raise ApiError(415, "the stand-in reads JSON only: send application/json, or give kubectl a file (-f)")
+        if kind == typed.MEDIA_TYPE:
+            return typed.decode(await self.http.read())
         decode = msgspec.yaml.decode if "yaml" in kind else msgspec.json.decode
         try:
             return decode(await self.http.read())
@@ -87,6 +92,33 @@ class Asked:
             raise bad_request(f"the object provided is unrecognized (must be of type {self.resource.kind})")
         return found
 
+    def warnings(self, content: Any) -> list[str]:
+        """Return a warning for each field that the kind does not have, or refuse them, as the query asks."""
+        wish, is_apply = self.query.get("fieldValidation", ""), self.http.content_type == patches.APPLY
+        if wish not in ("", "Ignore", "Strict", "Warn"):
+            text = 'supported values: "", "Ignore", "Strict", "Warn"'
+            raise ApiError(422, f'fieldValidation: Unsupported value: "{wish}": {text}')
+        is_whole = isinstance(content, dict) and self.subresource in ("", "status")
+        if not is_whole or not (is_apply or wish in ("Strict", "Warn")):
+            return []
+        unknown = schemas.unknown_fields(self.resource, content)
+        if unknown and (is_apply or wish == "Strict"):
+            raise self._no_fields(unknown)
+        return [_unknown(path) for path in unknown]
+
+    def _no_fields(self, unknown: list[str]) -> ApiError:
+        """Return the refusal, in the words that each way of writing has for it."""
+        kind, version = self.resource.kind, self.resource.api_version
+        if self.http.content_type == patches.APPLY:
+            where = f"{self.namespace}/{self.name}; {version}, Kind={kind}"
+            lines = "".join(f"\n  .{path}: field not declared in schema" for path in unknown)
+            return ApiError(500, f"failed to create typed patch object ({where}): errors:{lines}")
+        text = f"strict decoding error: {', '.join(map(_unknown, unknown))}"
+        if self.http.method == "PATCH":
+            cause = {"reason": "FieldValueInvalid", "message": f"Invalid value: {text}", "field": "patch"}
+            return ApiError(422, f' "" is invalid: patch: Invalid value: {text}', details={"causes": [cause]})
+        return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {text}')
+
     async def delete_options(self) -> Json:
         """Return how to delete, from body and query."""
         options = await self.body() if await self.http.read() else {}
@@ -94,3 +126,7 @@ class Asked:
             options["gracePeriodSeconds"] = self.number("gracePeriodSeconds")
         shapes.check_delete_options(options)
         return options
+
+
+def _unknown(path: str) -> str:
+    return f'unknown field "{path}"'

@@ -17,6 +17,7 @@ import msgspec
 
 from hami_testkit.cluster.status import ApiError, Json
 
+JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -52,11 +53,12 @@ class ApiClient:
             yield cls(session)
 
     async def send(
-        self, method: str, path: str, body: Any = None, *, content: str = "application/json", query: Query | None = None
-    ) -> Answer:
+        self, method: str, path: str, body: Any = None, *, content: str = JSON, accept: str = JSON,
+        query: Query | None = None,
+    ) -> Answer:  # fmt: skip
         """Make one call and return the whole answer; a refusal is raised."""
         data = None if body is None else msgspec.json.encode(body)
-        headers = {"Content-Type": content, "Accept": "application/json"}
+        headers = {"Content-Type": content, "Accept": accept}
         async with self._session.request(method, path, data=data, headers=headers, params=dict(query or {})) as answer:
             text = await answer.read()
             found = _decoded(text)
@@ -93,9 +95,10 @@ class ApiClient:
         """Delete an object."""
         return (await self.send("DELETE", path, body, query=query)).object
 
-    async def watch(self, path: str, **query: str | int) -> AsyncIterator[Json]:
+    async def watch(self, path: str, *, accept: str = JSON, **query: str | int) -> AsyncIterator[Json]:
         """Yield the events of a watch until the server ends it."""
-        async with self._session.get(path, params={**query, "watch": "true"}) as answer:
+        headers = {"Accept": accept}
+        async with self._session.get(path, params={**query, "watch": "true"}, headers=headers) as answer:
             if answer.status >= 400:
                 found = _decoded(await answer.read())
                 raise ApiError(answer.status, found.get("message", ""), reason=found.get("reason", ""))
@@ -154,12 +157,8 @@ class Informer:
 
     async def _follow(self, revision: str) -> str:
         """Watch from a revision to the end of the watch; return where it ended, empty to list again."""
-        query: dict[str, str | int] = {
-            "resourceVersion": revision,
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": 300,
-        }
-        async for event in self._client.watch(self._path, **query):
+        seen = self._client.watch(self._path, resourceVersion=revision, allowWatchBookmarks="true", timeoutSeconds=300)
+        async for event in seen:
             if event["type"] == "ERROR":
                 return ""
             item = event["object"]

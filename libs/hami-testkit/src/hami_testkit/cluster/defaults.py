@@ -6,7 +6,7 @@ One rule: filling twice changes nothing; what may not be is the business of ``ru
 from __future__ import annotations
 
 from hami_testkit.cluster import quantities
-from hami_testkit.cluster.resources import NAMESPACES, NODES, PODS, QUOTAS, Resource
+from hami_testkit.cluster.resources import NAMESPACES, NODES, PODS, QUOTAS, SECRETS, Resource
 from hami_testkit.cluster.status import Json
 
 _POD_DEFAULTS = {
@@ -29,6 +29,8 @@ def fill(resource: Resource, obj: Json) -> None:
     elif resource == QUOTAS:
         _spell(_part(obj, "spec"), "hard")
         _spell(_part(obj, "status"), "hard", "used")
+    elif resource == SECRETS:
+        obj["type"] = obj.get("type") or "Opaque"
     elif resource == NAMESPACES:
         _part(obj["metadata"], "labels")["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
         _part(obj, "spec").setdefault("finalizers", ["kubernetes"])

@@ -5,7 +5,7 @@ One rule: everything here follows from the table of resources.
 
 from __future__ import annotations
 
-from hami_testkit.cluster import reviews
+from hami_testkit.cluster import openapi, reviews
 from hami_testkit.cluster.resources import RESOURCES, SUBRESOURCES, Resource
 from hami_testkit.cluster.status import Json
 
@@ -28,7 +28,7 @@ def pages() -> dict[str, Json]:
         "/version": _VERSION,
         "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(r) for r in groups.values()]},
-        "/openapi/v3": {"paths": {}},
+        **openapi.pages(_VERSION),
         **{root: _resource_list(resource) for root, resource in roots.items()},
         reviews.ROOT: _review_list(),
         **{f"/apis/{name}": {"kind": "APIGroup", "apiVersion": "v1", **_group(r)} for name, r in groups.items()},
@@ -55,7 +55,8 @@ def _resource_list(first: Resource) -> Json:
             continue
         row = {"name": resource.name, "singularName": resource.kind.lower(), "namespaced": resource.namespaced,
                "kind": resource.kind, "verbs": _VERBS}  # fmt: skip
-        rows.append(row | ({"shortNames": list(resource.short)} if resource.short else {}))
+        words = {"shortNames": list(resource.short), "categories": list(resource.categories)}
+        rows.append(row | {field: listed for field, listed in words.items() if listed})
         for sub in resource.subresources:
             kind = "Binding" if sub == "binding" else resource.kind
             named = {"name": f"{resource.name}/{sub}", "singularName": "", "kind": kind}

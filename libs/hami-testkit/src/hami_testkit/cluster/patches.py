@@ -5,6 +5,7 @@ One rule: a patch is a pure function from one object to another; it says nothing
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -113,3 +114,13 @@ def _join(field: str, old: list[Any], new: list[Any]) -> list[Any]:
         else:
             joined[name] = _merge(joined.get(name), item, joins=True)
     return list(joined.values())
+
+
+APPLY = "application/apply-patch+yaml"
+KINDS: dict[str, Callable[[Json, Any], Json]] = {
+    "application/json-patch+json": json_patch,
+    "application/merge-patch+json": merge,
+    "application/strategic-merge-patch+json": strategic,
+    APPLY: strategic,  # nobody owns fields here: what an apply no longer names stays
+}
+"""What each media type of a patch means."""

@@ -121,8 +121,7 @@ class Registry:
             new["status"] = old.get("status", {})
         new = {key: value for key, value in new.items() if key not in ("kind", "apiVersion")} | {"metadata": meta}
         defaults.fill(resource, new)
-        rules.check(resource, new)
-        rules.check_change(resource, old, new)
+        rules.check(resource, new, old=old)
         if meta.get("deletionTimestamp") and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):
             return stored if dry_run else self._remove(resource, key)
         return stored if new == old else self._write(resource, new, dry_run=dry_run)

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
+OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+"""What may be done with a list and with one object, by HTTP method."""
 SUBRESOURCES = {"status": {"GET": "get", "PUT": "update", "PATCH": "patch"}, "binding": {"POST": "create"}}
 """What may be done with each sub-resource, by HTTP method."""
+INTO_CONTAINERS = ("attach", "exec", "log", "portforward")
+"""What leads into a pod's containers, in which nothing runs here."""
 
 
 class Resource(Struct, frozen=True):
@@ -20,6 +25,8 @@ class Resource(Struct, frozen=True):
     version: str = "v1"
     namespaced: bool = True
     short: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    """Groups of resources that kubectl lists together, such as ``get all``."""
     subresources: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     """Field selectors beyond ``metadata.name`` and ``metadata.namespace``."""
@@ -53,7 +60,7 @@ _EVENT_FIELDS = (
 )  # fmt: skip
 
 PODS = Resource(
-    "pods", "Pod", short=("po",), subresources=("status", "binding"), shows_deleted=True,
+    "pods", "Pod", short=("po",), categories=("all",), subresources=("status", "binding"), shows_deleted=True,
     fields=("spec.nodeName", "spec.schedulerName", "spec.restartPolicy", "spec.serviceAccountName",
             "spec.hostNetwork", "status.phase", "status.podIP", "status.nominatedNodeName"),
 )  # fmt: skip
@@ -72,10 +79,8 @@ WEBHOOKS = Resource(
     "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", group="admissionregistration.k8s.io",
     namespaced=False, needs_revision=True,
 )  # fmt: skip
+CONFIGS = Resource("configmaps", "ConfigMap", short=("cm",))
+SECRETS = Resource("secrets", "Secret")
+ACCOUNTS = Resource("serviceaccounts", "ServiceAccount", short=("sa",), shows_deleted=True)
 
-RESOURCES = (
-    PODS, NODES, NAMESPACES, BINDINGS, EVENTS, QUOTAS, LEASES, WEBHOOKS,
-    Resource("configmaps", "ConfigMap", short=("cm",)),
-    Resource("secrets", "Secret"),
-    Resource("serviceaccounts", "ServiceAccount", short=("sa",), shows_deleted=True),
-)  # fmt: skip
+RESOURCES = (PODS, NODES, NAMESPACES, BINDINGS, EVENTS, QUOTAS, LEASES, WEBHOOKS, CONFIGS, SECRETS, ACCOUNTS)

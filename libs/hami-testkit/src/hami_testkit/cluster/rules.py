@@ -22,29 +22,25 @@ _KEY = re.compile(r"(?:[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _MAY_CHANGE = ("tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds", "schedulingGates")
 _CONTAINERS = ("initContainers", "containers")
+_FIXED = (
+    "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+    "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
+    "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
 
 
-def check(resource: Resource, obj: Json) -> None:
-    """Refuse an object that the API server would not store, naming every fault."""
+def check(resource: Resource, obj: Json, *, old: Json | None = None) -> None:
+    """Refuse an object that the API server would not store, or would not make of the old one, naming every fault."""
     faults = list(_metadata_faults(obj["metadata"]))
     if resource == PODS:
         faults += _pod_faults(obj["spec"])
+        faults += [_FIXED] if old is not None and _fixed(old) != _fixed(obj) else []
     elif resource == EVENTS:
         faults += _event_faults(obj)
     elif resource == WEBHOOKS:
         faults += _webhook_faults(obj)
     if faults:
         raise invalid(resource, obj["metadata"]["name"], faults)
-
-
-def check_change(resource: Resource, old: Json, new: Json) -> None:
-    """Refuse a change of what may not change once the object exists."""
-    if resource == PODS and _fixed(old) != _fixed(new):
-        text = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
-        text += "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
-        text += "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
-        text += "previously negative)"
-        raise invalid(PODS, new["metadata"]["name"], [text])
 
 
 def _fixed(pod: Json) -> tuple[Json, list[Json]]:
