@@ -20,7 +20,7 @@ from msgspec import Struct
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[2] / ".tools"
-COMMANDS = ("kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubelet")
+COMMANDS = ("kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubelet", "kubectl")
 USUAL_GO = Path("/usr/local/go/bin/go")
 VERSION_PACKAGE = "k8s.io/component-base/version"
 PLACE = "KUBEBUILDER_ASSETS"
