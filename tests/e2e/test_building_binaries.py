@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.binaries import build
-from tests.e2e.binaries.build import COMMANDS, HERE, Module, NoBinaries, binaries, module_text
+from tests.e2e.binaries.build import BESIDE, COMMANDS, HERE, Module, NoBinaries, binaries, module_text
 
 GO = """#!/bin/sh
 echo "$@" >> {log}
@@ -38,8 +38,8 @@ def test_all_are_built_once(tmp_path: Path, log: Path, capsys: pytest.CaptureFix
     again = binaries(tools=tmp_path / "t", env=env)
 
     assert tmp_path / "t" / "kubernetes" / pinned == first == again
-    assert {"etcd", *COMMANDS} == {path.name for path in first.iterdir() if path.is_file()}
-    assert all(f"building {name} " in said for name in ("etcd", *COMMANDS))
+    assert {*BESIDE, *COMMANDS} == {path.name for path in first.iterdir() if path.is_file()}
+    assert all(f"building {name} " in said for name in (*BESIDE, *COMMANDS))
     assert f"gitVersion=v{pinned}" in calls
     assert ("", calls) == (capsys.readouterr().out, log.read_text())
 

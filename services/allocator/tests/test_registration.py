@@ -141,6 +141,33 @@ def test_what_a_dead_plugin_left_gives_way_a_minute_later_though_nothing_changes
     assert ["GPU-1"] == [device.id for device in change.claim.devices]
 
 
+def test_what_a_plugin_left_gives_way_to_an_agent_whose_devices_the_kubelet_takes() -> None:
+    """After an upgrade from HAMi the node offers as much as before: it is our agent's now."""
+    nodes = Nodes(CATALOG, {}, Hearing(0.0))
+    nodes.saw(a_node({REGISTER: encode_register(cards("GPU-0"))}), 0.0)
+    nodes.told(an_inventory("GPU-1"), 0.0)
+    before = nodes.source("node-1", "NVIDIA")
+    (change,) = nodes.heard(Heartbeat(node="node-1", agent="a", digest="d", offered=["NVIDIA"]), 1.0)
+    again = nodes.heard(Heartbeat(node="node-1", agent="a", digest="d", offered=["NVIDIA"]), 2.0)
+
+    assert (Source.PLUGIN, Source.AGENT) == (before, nodes.source("node-1", "NVIDIA"))
+    assert change.claim is not None
+    assert ["GPU-1"] == [device.id for device in change.claim.devices]
+    assert () == again
+
+
+def test_a_plugin_that_still_registers_is_believed_whoever_the_kubelet_takes_its_devices_from() -> None:
+    """Both run: one of them must go, and nobody's word may change every half minute."""
+    nodes = Nodes(CATALOG, {}, Hearing(0.0))
+    nodes.told(an_inventory("GPU-0"), 0.0)
+    nodes.heard(Heartbeat(node="node-1", agent="a", digest="d", offered=["NVIDIA"]), 0.0)
+    nodes.saw(a_node({REGISTER: encode_register(cards("GPU-0")), AGENT_KEY: "NVIDIA"}), 1.0)
+    before = nodes.source("node-1", "NVIDIA")
+    nodes.saw(a_node({REGISTER: encode_register(cards("GPU-9")), AGENT_KEY: "NVIDIA"}), 2.0)
+
+    assert (Source.AGENT, Source.PLUGIN) == (before, nodes.source("node-1", "NVIDIA"))
+
+
 def test_garbage_written_over_our_agents_registration_is_nobodys() -> None:
     """The agent's word stands, so that the registration is written again."""
     mine = a_node({REGISTER: encode_register(cards("GPU-0")), AGENT_KEY: "NVIDIA"})

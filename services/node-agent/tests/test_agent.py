@@ -467,6 +467,18 @@ async def test_the_agent_says_that_it_leaves(node: Node) -> None:
     assert node.bus.of_type(Heartbeat)[-1].leaving
 
 
+async def test_the_agent_says_whether_the_kubelet_takes_its_devices(node: Node) -> None:
+    """What another plugin has registered before is then nobody's."""
+    async with node.agent_running() as agent:
+        await registered(node)
+        agent.presence.beat_soon()
+        await until(lambda: is_true(node.bus.of_type(Heartbeat)[-1].offered == ["NVIDIA"]))
+        await node.kubelet.stop()
+        await until(lambda: is_true(not agent.offered))
+
+    assert [] == node.bus.of_type(Heartbeat)[-1].offered
+
+
 @pytest.mark.parametrize("loses_its_table", [False, True])
 async def test_the_agent_restarts(node: Node, *, loses_its_table: bool) -> None:
     """What it gave out it still knows: from its own file, or from the checkpoint and the annotations."""

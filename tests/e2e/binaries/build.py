@@ -1,7 +1,7 @@
 """Kubernetes' own binaries, built with Go from the module proxy: nothing else is downloaded, and once built they stay.
 
-One rule: ``kubernetes/`` and ``etcd/`` beside this file pin what is built. Another version of Kubernetes gets a module
-made from its own go.mod. ``KUBEBUILDER_ASSETS`` names a folder of binaries to use instead.
+One rule: ``kubernetes/``, ``etcd/`` and ``helm/`` beside this file pin what is built. Another version of Kubernetes
+gets a module made from its own go.mod. ``KUBEBUILDER_ASSETS`` names a folder of binaries to use instead.
 """
 
 import argparse
@@ -21,6 +21,11 @@ from msgspec import Struct
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[2] / ".tools"
 COMMANDS = ("kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubelet", "kube-proxy", "kubectl")
+BESIDE = {
+    "etcd": ("go.etcd.io/etcd/server/v3", ".", ""),
+    "helm": ("helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", "-X helm.sh/helm/v3/internal/version.version=v{}"),
+}
+"""What goes with every version of Kubernetes: its module, the package to build, and the linker's flags."""
 USUAL_GO = Path("/usr/local/go/bin/go")
 VERSION_PACKAGE = "k8s.io/component-base/version"
 PLACE = "KUBEBUILDER_ASSETS"
@@ -54,20 +59,26 @@ def binaries(version: str = "", *, tools: Path = TOOLS, env: Mapping[str, str] =
     if not re.fullmatch(r"\d+\.\d+\.\d+.*", version) or version.endswith(".x"):
         version = newest(Go(find_go(env), env), version.removesuffix(".x"))
     place = tools / "kubernetes" / version
-    etcd = Module.of(HERE / "etcd", "go.etcd.io/etcd/server/v3")
-    etcd_place = tools / "etcd" / etcd.version
-    wanted = [name for name in COMMANDS if not (place / name).is_file()]
-    if wanted or not (etcd_place / "etcd").is_file():
+    for name in BESIDE:
+        _beside(name, place, tools=tools, env=env)
+    if wanted := [name for name in COMMANDS if not (place / name).is_file()]:
         go = Go(find_go(env), env)
         kubernetes = pinned if version == pinned.version else write_module(go, version, place / "module")
-        if not (etcd_place / "etcd").is_file():
-            go.build("etcd", etcd, ".", etcd_place, "-s -w")
         for name in wanted:
             go.build(name, kubernetes, f"k8s.io/kubernetes/cmd/{name}", place, _flags(version))
-    link = place / "etcd"
-    link.unlink(missing_ok=True)
-    link.symlink_to(Path("..", "..", "etcd", etcd.version, "etcd"))
     return place
+
+
+def _beside(name: str, place: Path, *, tools: Path, env: Mapping[str, str]) -> None:
+    """Build what is no part of Kubernetes into a folder of its own version, and link it where the others are."""
+    requires, package, flags = BESIDE[name]
+    module = Module.of(HERE / name, requires)
+    if not (tools / name / module.version / name).is_file():
+        flags = f"-s -w {flags.format(module.version)}".strip()
+        Go(find_go(env), env).build(name, module, package, tools / name / module.version, flags)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / name).unlink(missing_ok=True)
+    (place / name).symlink_to(Path("..", "..", name, module.version, name))
 
 
 def _complete(folder: Path) -> Path:

@@ -35,6 +35,8 @@ class Known(Struct):
     drift: tuple[Drift, ...] = ()
     is_leaving: bool = False
     """Its agent has said that it is about to stop."""
+    offered: frozenset[str] = frozenset()
+    """Vendors whose devices the kubelet takes from the agent, by its own word."""
     memory: Memory = Memory()
     handshakes: dict[str, Handshake] = {}
     claims: dict[str, Claim] = {}
@@ -162,7 +164,9 @@ class Nodes:
         known.holding = frozenset(beat.holding)
         known.drift = tuple(beat.drift)
         known.is_leaving = beat.leaving
-        return () if was_there is not beat.leaving else self._judge(beat.node, known, now)
+        known.offered, before = frozenset(beat.offered), known.offered
+        is_alike = was_there is not beat.leaving and known.offered == before
+        return () if is_alike else self._judge(beat.node, known, now)
 
     def is_inventory_current(self, beat: Heartbeat) -> bool:
         """Say whether we have the inventory that the heartbeat names."""
@@ -210,7 +214,10 @@ class Nodes:
             return ()
         node = known.node
         known.handshakes = {v.word: shake(v, node, known.handshakes.get(v.word), now) for v in self._catalog.vendors}
-        there = {v.word: is_plugin_there(v, node, known.handshakes[v.word], now) for v in self._catalog.vendors}
+        there = {
+            v.word: is_plugin_there(v, node, known.handshakes[v.word], now) and not _is_agents(known, v.word)
+            for v in self._catalog.vendors
+        }
         return claims(node, known.told, known.memory, self._catalog, there)
 
     def _is_ready(self, name: str, known: Known, claim: Claim, now: float) -> bool:
@@ -219,6 +226,14 @@ class Nodes:
         vendor = self._catalog.by_word(claim.word)
         handshake = known.handshakes.get(claim.word) or Handshake(None, now)
         return known.node is not None and is_plugin_there(vendor, known.node, handshake, now)
+
+
+def _is_agents(known: Known, word: str) -> bool:
+    """Say whether what the node offers of a vendor is our agent's: the kubelet takes it from one plugin at a time.
+
+    A plugin that was there before has left its registration; one that still writes it is believed, and overrules.
+    """
+    return word in known.offered and word not in known.memory.overruled
 
 
 def _reads_alike(before: Node, after: Node) -> bool:

@@ -119,7 +119,10 @@ class Agent:
             inventory=inventory,
             jitter=jitter,
             containers=Containers(
-                holding=self._holders, used=lambda: self.monitor.seen, drift=lambda: self.lookout.findings
+                holding=self._holders,
+                used=lambda: self.monitor.seen,
+                drift=lambda: self.lookout.findings,
+                offered=lambda: self.offered,
             ),
         )
         self.monitor = Monitor(places.home, pods=lambda: pods.live, holders=self._holders, clock=clock)
@@ -183,6 +186,12 @@ class Agent:
     def is_registered(self) -> bool:
         """Say whether the kubelet knows every plugin of ours."""
         return all(plugin.is_registered for plugin in self._plugins)
+
+    @property
+    def offered(self) -> list[str]:
+        """Return the vendors whose every resource the kubelet takes from us."""
+        others = {d.resource.vendor for d, p in zip(self._desks, self._plugins, strict=True) if not p.is_followed}
+        return sorted({desk.resource.vendor for desk in self._desks} - others)
 
     @property
     def served(self) -> int:

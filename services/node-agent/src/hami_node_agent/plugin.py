@@ -166,6 +166,11 @@ class Registered:
         self._jitter = jitter
         self.is_registered = False
 
+    @property
+    def is_followed(self) -> bool:
+        """Say whether the kubelet takes the resource from us: it follows the list of whoever registered last."""
+        return self._plugin.watchers > 0
+
     async def run(self) -> None:
         """Serve, register, and begin anew whenever the kubelet has."""
         refused = 0

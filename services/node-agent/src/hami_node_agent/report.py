@@ -162,12 +162,14 @@ async def acknowledged(bus: Bus, subject: str, message: Struct) -> bool:
 
 
 class Containers(Struct, frozen=True, kw_only=True):
-    """What a heartbeat says of the node's containers."""
+    """What a heartbeat says of the kubelet and the node's containers."""
 
     holding: Callable[[], list[str]] = list
     """Uids of pods whose containers still hold devices."""
     used: Callable[[], Sequence[ContainerUse]] = tuple
     drift: Callable[[], Sequence[Drift]] = tuple
+    offered: Callable[[], list[str]] = list
+    """Vendors whose devices the kubelet takes from us."""
 
 
 class Presence:
@@ -278,6 +280,7 @@ class Presence:
             ],
             drift=list(self._containers.drift()),
             leaving=self._is_leaving,
+            offered=self._containers.offered(),
         )
 
 

@@ -248,6 +248,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat.v1"):
     drift: list[Drift] = []
     leaving: bool = False
     """The agent is about to stop: its cards take no new pod until it, or its successor, is heard again."""
+    offered: list[str] = []
+    """Words of the vendors whose devices the kubelet takes from this agent now, and so from no other plugin."""
 
 
 class PushAllocation(Struct, frozen=True, kw_only=True, tag="push_allocation.v1"):

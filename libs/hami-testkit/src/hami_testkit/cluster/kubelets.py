@@ -26,6 +26,7 @@ from hami_testkit.cluster.plugins.iluvatar import iluvatar_plugin
 from hami_testkit.cluster.plugins.kunlun import vxpu_plugin, xpu_plugin
 from hami_testkit.cluster.plugins.metax import metax_plugin, sgpu_plugin
 from hami_testkit.cluster.plugins.mthreads import mthreads_plugin
+from hami_testkit.cluster.plugins.nvidia import nvidia_plugin
 from hami_testkit.cluster.plugins.vastai import vastai_plugin
 
 PLUGINS = "standin.hami.io/plugins"
@@ -55,6 +56,7 @@ class Plugin(Protocol):
 
 
 MAKERS: Mapping[str, Callable[..., Plugin]] = {
+    "NVIDIA": nvidia_plugin,
     "MLU": CambriconPlugin,
     "DCU": hygon_plugin,
     **{word: partial(iluvatar_plugin, word=word) for word in ILUVATAR_CHIPS},

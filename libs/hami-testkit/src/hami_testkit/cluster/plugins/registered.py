@@ -6,7 +6,8 @@ One rule: what vendors' plugins have in common stands here: find the pod by the 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ from hami_testkit.cluster.plugins.handshake import Handshake
 from hami_testkit.cluster.plugins.plugin import DevicePlugin, PluginRefusedError
 from hami_testkit.cluster.plugins.reporting import reporting
 from hami_testkit.cluster.status import ApiError, Json
+
+log = logging.getLogger(__name__)
 
 
 class Granted(Struct, frozen=True, kw_only=True):
@@ -62,6 +65,12 @@ class Brand(Struct, frozen=True, kw_only=True):
     to_allocate: str
     answer: Answer
     write: Write = as_json
+    mark: str = "#"
+    """What stands between a card's id and the number of a slot."""
+    phases: Collection[str] = ("allocating",)
+    """Of pods that it takes where the node has no lock."""
+    prefers: bool = False
+    """It tells the kubelet which IDs it would like."""
     is_hasty: bool = False
     """It calls a pod served after the first container's Allocate, and then finds it no more for the others."""
 
@@ -70,13 +79,16 @@ class RegisteredPlugin:
     """The plugin of one brand on one node."""
 
     def __init__(self, api: ApiClient, node: str, brand: Brand, cards: Cards) -> None:
-        self._handshake = Handshake(api, node, phases=("allocating",))
+        self._handshake = Handshake(api, node, phases=brand.phases)
         self._brand = brand
         self._cards = {card["id"]: card for card in cards}
         self._one_at_a_time = asyncio.Lock()
         ids = [slot for uuid in self._cards for slot in self._slots(uuid)]
         socket = f"{brand.word.lower()}.sock"
-        self._plugin = DevicePlugin(brand.resource, ids, socket=socket, allocate=self._allocate)
+        prefer = self._prefer if brand.prefers else None
+        self._plugin = DevicePlugin(brand.resource, ids, socket=socket, allocate=self._allocate, prefer=prefer)
+        self.trouble = ""
+        """What it fails with, in the driver's words, once it has found a pod; empty: with nothing."""
 
     @property
     def cards(self) -> list[str]:
@@ -91,7 +103,7 @@ class RegisteredPlugin:
 
     def _slots(self, card: str) -> list[str]:
         count = self._cards[card]["count"]
-        return [card] if count == 1 else [f"{card}#{slot}" for slot in range(count)]
+        return [card] if count == 1 else [f"{card}{self._brand.mark}{slot}" for slot in range(count)]
 
     @asynccontextmanager
     async def running(self, folder: Path) -> AsyncIterator["RegisteredPlugin"]:
@@ -124,15 +136,33 @@ class RegisteredPlugin:
 
     async def _take(self, pod: Json, count: int) -> tuple[list[Granted], bool]:
         """Take the first group that is left of the pod's; say whether it was the last."""
-        groups = [group for group in (annotation(pod, self._brand.to_allocate) or "").split(";") if group]
-        if not groups:
+        groups = (annotation(pod, self._brand.to_allocate) or "").split(";")
+        left = [at for at, group in enumerate(groups) if group]
+        if not left:
             raise PluginRefusedError("device request not found")
-        granted = [self._granted(entry) for entry in groups[0].split(":") if entry]
+        granted = [self._granted(entry) for entry in groups[left[0]].split(":") if entry]
         if len(granted) != count:
             raise PluginRefusedError("device number not matched")
-        rest = "".join(f"{group};" for group in ("", *groups[1:]))
-        await self._handshake.annotate(pod, {self._brand.to_allocate: rest})
-        return granted, len(groups) == 1
+        if self.trouble:
+            raise PluginRefusedError(self.trouble)
+        groups[left[0]] = ""
+        await self._handshake.annotate(pod, {self._brand.to_allocate: ";".join(groups)})
+        return granted, len(left) == 1
+
+    async def _prefer(self, asked: dp.ContainerPreferredAllocationRequest) -> list[str]:
+        """Name a free slot of each card that the container is to get; nothing where the pod cannot be found."""
+        try:
+            pod = await self._handshake.pending_pod()
+        except PluginRefusedError as error:
+            log.info("nothing is preferred: %s", error)
+            return []
+        groups = (annotation(pod, self._brand.to_allocate) or "").split(";")
+        entries = next((group.split(":") for group in groups if group), [])
+        chosen = list(asked.must_include_deviceIDs)
+        for uuid in (entry.partition(",")[0] for entry in entries if entry):
+            free = (slot for slot in asked.available_deviceIDs if slot.startswith(f"{uuid}{self._brand.mark}"))
+            chosen += [slot for slot in free if slot not in chosen][:1]
+        return chosen[: asked.allocation_size]
 
     def _granted(self, entry: str) -> Granted:
         uuid, _, memory, cores = entry.split(",")

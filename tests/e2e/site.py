@@ -1,0 +1,173 @@
+"""A cluster in which the pages' commands are typed: Kubernetes' own parts, helm, kubectl, and nodes that are simulated.
+
+One rule: what Helm has put into the cluster decides what runs: the chart's pods run as far as a stand-in kubelet runs
+anything, and our services beside them as processes, with what Helm rendered and with their own accounts' tokens.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hami_testkit.cluster.access import connect
+from hami_testkit.cluster.client import ApiClient
+from hami_testkit.cluster.kubelet import Kubelet
+from hami_testkit.cluster.proxy import ApiProxy, api_proxy
+from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
+from hami_testkit.real_cluster import control_plane
+from msgspec import Struct
+
+from tests.chart.rendering import NAMESPACE, Rendered, read, values_of
+from tests.chart.running import Installation, Ports, values
+
+Json = dict[str, Any]
+ROOT = Path(__file__).parents[2]
+READY = 120.0
+CONTROLLERS = ",".join(
+    f"{name}-controller" for name in ("deployment", "replicaset", "daemonset", "statefulset", "garbage-collector")
+)
+
+
+class Site:
+    """The cluster, its nodes, and a folder to type commands in."""
+
+    def __init__(self, folder: Path, binaries: Path, kubeconfig: Path, api: ApiClient) -> None:
+        self.folder = folder
+        self.binaries = binaries
+        self.kubeconfig = kubeconfig
+        self.api = api
+        self.kubelets: dict[str, Kubelet] = {}
+        self.ways: dict[str, ApiProxy] = {}
+        """Each kubelet's way to the API server, which can be made bad."""
+        self.place = folder / "place"
+        self.place.mkdir()
+        (self.place / "deploy").symlink_to(ROOT / "deploy")
+        self._env = {
+            "PATH": f"{binaries}:{BIN}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "KUBECONFIG": str(kubeconfig),
+            "TERM": "dumb",
+        }
+
+    # Typing
+
+    async def type(self, text: str) -> str:
+        """Run a command to its end; return what it printed, after it has ended well."""
+        code, output = await self.try_to(text)
+        if code:
+            raise AssertionError(f"$ {text}\nended with {code}:\n{output}")
+        return output
+
+    async def try_to(self, text: str) -> tuple[int, str]:
+        """Run a command to its end; return how it ended, and what it printed."""
+        out, err = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-c", text, cwd=self.place, env=self._env, stdout=out, stderr=err
+        )
+        async with asyncio.timeout(READY):
+            output, _ = await process.communicate()
+        return process.returncode or 0, output.decode()
+
+    def remember(self, name: str, value: str) -> None:
+        """Set a variable for the commands to come, as ``export`` does."""
+        self._env[name] = value
+
+    # What Helm has put there
+
+    async def rendered(self, name: str = "hami") -> Rendered:
+        """Return the objects of a release."""
+        return read({"manifest.yaml": await self.type(f"helm -n {NAMESPACE} get manifest {name}")})
+
+    @asynccontextmanager
+    async def services(self, ports: Ports, nodes: Sequence["Served"]) -> AsyncIterator[Installation]:
+        """Run the services with what Helm rendered for them, and an agent for each node, for the length of a block."""
+        folder = Path(tempfile.mkdtemp(prefix="s", dir=self.folder))
+        here = Installation(folder, ports, await self.rendered())
+        async with processes(folder) as started:
+            await _start(started, here.nats())
+            allocator = await self._kubeconfig_of("allocator", folder)
+            await _start(
+                started, here.webhook(), here.extender(), here.allocator("allocator", allocator),
+                here.allocator("allocator-2", allocator), await self._scheduler(here),
+            )  # fmt: skip
+            await _start(started, *[await self._agent(here, node) for node in nodes])
+            yield here
+
+    async def _scheduler(self, here: Installation) -> Spec:
+        kubeconfig = await self._kubeconfig_of("scheduler", here.folder)
+        config = here.scheduler_config(clientConnection={"kubeconfig": str(kubeconfig)})
+        return _secure(self.binaries / "kube-scheduler", "hami-scheduler", f"--config={config}")
+
+    async def _agent(self, here: Installation, node: "Served") -> Spec:
+        cards = here.folder / f"{node.name}.yaml"
+        cards.write_text(yaml.safe_dump(list(node.cards)))
+        hook = here.folder / node.name
+        spec = here.agent(await self._kubeconfig_of("device-plugin", here.folder), self.kubelets[node.name].root)
+        health = f"127.0.0.1:{free_port()}"
+        env = {
+            **spec.env, "HAMI_NODE_NAME": node.name, "HAMI_PROBES": f"sim:{cards}", "HAMI_HOOK_PATH": str(hook),
+            "HAMI_LOCK_DIR": str(hook / "lock"), "HAMI_HEALTH_LISTEN": health,
+        }  # fmt: skip
+        return Spec(name=f"agent-{node.name}", command=spec.command, env=env, ready_url=f"http://{health}/readyz")
+
+    async def _kubeconfig_of(self, account: str, folder: Path) -> Path:
+        """Write a kubeconfig of a ServiceAccount of the chart, with a token of its own."""
+        token = (await self.type(f"kubectl -n {NAMESPACE} create token hami-{account}")).strip()
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        written = folder / f"{account}.kubeconfig"
+        written.write_text(yaml.safe_dump(config))
+        return written
+
+
+class Served(Struct, frozen=True):
+    """A node that our agent serves, and its simulated cards."""
+
+    name: str
+    cards: tuple[Mapping[str, object], ...]
+
+
+def values_here(ports: Ports) -> Json:
+    """Return the values that this machine needs: where the API server finds the webhook."""
+    return values_of(values(ports))
+
+
+@asynccontextmanager
+async def a_site(binaries: Path, nodes: Sequence[str]) -> AsyncIterator[Site]:
+    """Run the cluster with these nodes until the block is left."""
+    with tempfile.TemporaryDirectory(prefix="e2e-") as name:
+        folder = Path(name)
+        async with AsyncExitStack() as stack:
+            kubeconfig = await stack.enter_async_context(control_plane(binaries, folder))
+            api = await stack.enter_async_context(connect(kubeconfig))
+            started = await stack.enter_async_context(processes(folder))
+            where = (f"--kubeconfig={kubeconfig}", "--leader-elect=false")
+            await _start(
+                started,
+                _secure(binaries / "kube-scheduler", "default-scheduler", *where),
+                _secure(binaries / "kube-controller-manager", "controllers", *where, f"--controllers={CONTROLLERS}"),
+            )
+            site = Site(folder, binaries, kubeconfig, api)
+            for node in nodes:
+                way = await stack.enter_async_context(api_proxy(kubeconfig))
+                told = await stack.enter_async_context(ApiClient.connect(way.url))
+                kubelet = Kubelet(told, node, folder / "k" / node)
+                site.kubelets[node] = await stack.enter_async_context(kubelet.running())
+                site.ways[node] = way
+            yield site
+
+
+async def _start(started: Processes, *specs: Spec) -> None:
+    for running in [await started.start(spec) for spec in specs]:
+        await running.wait_ready(READY)
+
+
+def _secure(binary: Path, name: str, *arguments: str) -> Spec:
+    """Return a part of Kubernetes that serves HTTPS on a port of its own."""
+    port = free_port()
+    command = [str(binary), *arguments, f"--secure-port={port}", "--bind-address=127.0.0.1"]
+    return Spec(name=name, command=command, ready_url=f"https://127.0.0.1:{port}/healthz")
