@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from hami_testkit.real_node import why_not
 
 from tests.e2e.ground import Ground, a_ground
+from tests.e2e.installed import Installed, an_installation
 
 Report = Callable[[object], None]
 LINES = pytest.StashKey[list[str]]()
@@ -27,7 +29,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def binaries() -> Path:
     """Return the folder of Kubernetes' binaries."""
     found = os.environ.get("HAMI_TEST_KUBE_BIN")
@@ -42,4 +44,11 @@ async def ground(binaries: Path) -> AsyncIterator[Ground]:
     if why := why_not(binaries):
         pytest.skip(f"no real node can run here: {why}")
     async with a_ground(binaries) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def installed(binaries: Path) -> AsyncIterator[Installed]:
+    """Run the chart on a control plane with its controllers; the tests that share it have a namespace each."""
+    async with an_installation(binaries) as found:
         yield found

@@ -21,6 +21,13 @@ from hami_testkit.processes import Processes, ProcessFailedError, Spec, free_por
 
 START_DEADLINE = 120.0
 """Seconds that each process may take on a busy machine; on an idle one all are up in ten."""
+AUDIT_LOG = "audit.log"
+AUDIT_POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+"""
 
 
 class ControlPlane:
@@ -37,14 +44,19 @@ class ControlPlane:
 
 
 @asynccontextmanager
-async def control_plane(binaries: Path, folder: Path) -> AsyncIterator[Path]:
-    """Run etcd and kube-apiserver until the block is left, which gets the kubeconfig of an administrator."""
-    async with restartable_control_plane(binaries, folder) as plane:
+async def control_plane(binaries: Path, folder: Path, *, audits: bool = False) -> AsyncIterator[Path]:
+    """Run etcd and kube-apiserver until the block is left, which gets the kubeconfig of an administrator.
+
+    ``audits``: every request stands in ``AUDIT_LOG`` of the folder, with who asked and what was answered.
+    """
+    async with restartable_control_plane(binaries, folder, audits=audits) as plane:
         yield plane.kubeconfig
 
 
 @asynccontextmanager
-async def restartable_control_plane(binaries: Path, folder: Path) -> AsyncIterator[ControlPlane]:
+async def restartable_control_plane(
+    binaries: Path, folder: Path, *, audits: bool = False
+) -> AsyncIterator[ControlPlane]:
     """Run the same, for who wants kube-apiserver to crash."""
     for name in ("etcd", "kube-apiserver"):
         if not (binaries / name).is_file():
@@ -55,7 +67,9 @@ async def restartable_control_plane(binaries: Path, folder: Path) -> AsyncIterat
     async with processes(folder) as running:
         client, url = f"http://127.0.0.1:{free_port()}", f"https://127.0.0.1:{free_port()}"
         await _start(running, _etcd(binaries, folder, client))
-        await _start(running, _apiserver(binaries, folder, url=url, etcd=client))
+        await _start(
+            running, _apiserver(binaries, folder, url=url, etcd=client, more=_auditing(folder) if audits else ())
+        )
         kubeconfig.write_text(_kubeconfig(url, token))
         yield ControlPlane(kubeconfig, running)
 
@@ -100,7 +114,13 @@ def _etcd(binaries: Path, folder: Path, client: str) -> Spec:
     return Spec(name="etcd", command=command, ready_url=f"{client}/health", ground=True)
 
 
-def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str) -> Spec:
+def _auditing(folder: Path) -> list[str]:
+    policy = folder / "audit-policy.yaml"
+    policy.write_text(AUDIT_POLICY)
+    return [f"--audit-policy-file={policy}", f"--audit-log-path={folder / AUDIT_LOG}"]
+
+
+def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str, more: Sequence[str]) -> Spec:
     key = folder / "service-accounts.key"
     command = [
         str(binaries / "kube-apiserver"), f"--etcd-servers={etcd}", f"--cert-dir={folder}",
@@ -109,7 +129,7 @@ def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str) -> Spec:
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
         "--service-account-issuer=https://kubernetes.default.svc",
         # they demand what only a controller manager or a kubelet brings
-        "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+        "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition", *more,
     ]  # fmt: skip
     return Spec(name="kube-apiserver", command=command, ready_url=f"{url}/readyz", grace=20)
 
