@@ -15,11 +15,6 @@ from msgspec import Struct
 
 from tests.chart.rendering import Rendered, render
 
-CARDS = "\n".join(
-    f"- {{vendor: NVIDIA, id: GPU-{i}, index: {i}, count: 10, devmem: 40000, devcore: 100, type: NVIDIA A40,"
-    " numa: 0, mode: hami-core, health: true}"
-    for i in (0, 1)
-)
 NODE = "gpu-a"
 
 
@@ -45,7 +40,6 @@ class Installation:
         self.found = found
         self._write("device-config.yaml", found.text("hami-scheduler-device", "device-config.yaml"))
         self._write("config.json", found.text("hami-device-plugin", "config.json"))
-        self._write("cards.yaml", CARDS)
         self._write("tls.crt", found.secret("hami-webhook-tls", "tls.crt"))
         self._write("tls.key", found.secret("hami-webhook-tls", "tls.key"))
 
@@ -78,10 +72,10 @@ class Installation:
         config = yaml.safe_load(text.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{self.ports.extender}"))
         return self._write("scheduler.yaml", yaml.safe_dump(config | more))
 
-    def service(self, name: str, workload: str, container: str, **env: Any) -> Spec:
+    def service(self, name: str, workload: str, container: str, *, node: str = NODE, **env: Any) -> Spec:
         """Return a service with its environment, less what only a pod has."""
-        health = self.ports.health[name]
-        rendered = self.found.environment(workload, container, fields={"spec.nodeName": NODE})
+        health = self.ports.health.get(name) or free_port()
+        rendered = self.found.environment(workload, container, fields={"spec.nodeName": node})
         rendered["HAMI_NATS_URL"] = re.sub("@.*", f"@127.0.0.1:{self.ports.nats}", rendered["HAMI_NATS_URL"])
         places = {"HAMI_DEVICE_CONFIG": self.folder / "device-config.yaml", "HAMI_HEALTH_LISTEN": f"127.0.0.1:{health}"}
         command = [str(BIN / self.found.container(workload, container)["command"][0])]
@@ -89,7 +83,7 @@ class Installation:
         return Spec(name=name, command=command, env=given, ready_url=f"http://127.0.0.1:{health}/readyz")
 
     def webhook(self) -> Spec:
-        where = {"HAMI_TLS_CERT": self.folder / "tls.crt", "HAMI_TLS_KEY": self.folder / "tls.key"}
+        where: dict[str, Any] = {"HAMI_TLS_CERT": self.folder / "tls.crt", "HAMI_TLS_KEY": self.folder / "tls.key"}
         listen = f"127.0.0.1:{self.ports.webhook}"
         return self.service("webhook", "hami-webhook", "webhook", HAMI_LISTEN=listen, **where)
 
@@ -100,12 +94,24 @@ class Installation:
     def allocator(self, name: str, kubeconfig: Path) -> Spec:
         return self.service(name, "hami-allocator", "allocator", KUBECONFIG=kubeconfig)
 
-    def agent(self, kubeconfig: Path, kubelet: Path) -> Spec:
+    def agent(self, kubeconfig: Path, kubelet: Path, *, node: str = NODE) -> Spec:
+        """Return the agent of a node, which has two cards."""
+        name = "agent" if node == NODE else f"agent-{node}"
         return self.service(
-            "agent", "hami-device-plugin", "device-plugin", KUBECONFIG=kubeconfig, HAMI_KUBELET_DIR=kubelet,
-            HAMI_PROBES=f"sim:{self.folder / 'cards.yaml'}", HAMI_NODE_CONFIG=self.folder / "config.json",
-            HAMI_HOOK_PATH=self.folder / "hook", HAMI_LOCK_DIR=self.folder / "lock", HAMI_LIBRARY_DIR="",
+            name, "hami-device-plugin", "device-plugin", node=node, KUBECONFIG=kubeconfig, HAMI_KUBELET_DIR=kubelet,
+            HAMI_PROBES=f"sim:{self._write(f'{node}.yaml', cards(node))}",
+            HAMI_NODE_CONFIG=self.folder / "config.json", HAMI_HOOK_PATH=self.folder / "hook" / node,
+            HAMI_LOCK_DIR=self.folder / "lock" / node, HAMI_LIBRARY_DIR="",
         )  # fmt: skip
+
+
+def cards(node: str) -> str:
+    """Return what the agent of a node takes for its cards."""
+    return "\n".join(
+        f"- {{vendor: NVIDIA, id: GPU-{node}-{i}, index: {i}, count: 10, devmem: 40000, devcore: 100,"
+        " type: NVIDIA A40, numa: 0, mode: hami-core, health: true}"
+        for i in (0, 1)
+    )
 
 
 NAMES = ("nats", "webhook", "extender", "allocator", "allocator-2", "agent")

@@ -10,17 +10,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import helm_python as helm
 import pytest
 import pytest_asyncio
-import yaml
 from hami_testkit.cluster import access
-from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.status import ApiError
-from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
+from hami_testkit.processes import BIN, processes
 from hami_testkit.real_cluster import control_plane
 
-from tests.chart.rendering import CHART, NAMESPACE, Json, Rendered, read, values_of
+from tests.chart.in_cluster import Cluster, start
+from tests.chart.rendering import NAMESPACE, Json
 from tests.chart.running import NAMES, Installation, Ports, values
 
 BINARIES = os.environ.get("HAMI_TEST_KUBE_BIN")
@@ -31,7 +29,6 @@ pytestmark = [
     pytest.mark.skipif(BINARIES is None, reason="HAMI_TEST_KUBE_BIN names no folder of Kubernetes' binaries"),
 ]
 
-READY = 120.0
 DEADLINE = 60.0
 PODS = "/api/v1/namespaces/default/pods"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:hami-"
@@ -49,48 +46,10 @@ AMOUNTS = {"cpu": "8", "memory": "16Gi", "pods": "110", "nvidia.com/gpu": "10"}
 GPU = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "1000"}
 
 
-class Cluster:
-    """A real API server with the chart installed."""
-
-    def __init__(self, kubeconfig: Path, api: ApiClient, line: str, ports: Ports) -> None:
-        self.kubeconfig = kubeconfig
-        self.api = api
-        self.ports = ports
-        self.line = line
-
-    async def helm(self, action: str, line: str = "", **release: Any) -> Rendered:
-        """Run ``helm install`` or ``upgrade`` with the values of this cluster and more; return what was applied."""
-        sets = ",".join(filter(None, [self.line, line]))
-        found = await asyncio.to_thread(self._helm, action, sets, **{"name": "hami", "namespace": NAMESPACE, **release})
-        assert "deployed" == found["status"]
-        return read({"manifest.yaml": found["manifest"]})
-
-    def _helm(self, action: str, line: str, *, name: str, namespace: str, chart: Path = CHART) -> Any:
-        with helm.Config(kubeconfig_path=self.kubeconfig, namespace=namespace) as config:
-            if action == "uninstall":
-                return config.uninstall(name)
-            more = {"create_namespace": True} if action == "install" else {}
-            act = getattr(config, action)
-            return act(str(chart), name, values_of(line), namespace=namespace, timeout=120, **more)
-
-    async def uninstall(self, name: str = "hami", namespace: str = NAMESPACE) -> None:
-        await asyncio.to_thread(self._helm, "uninstall", "", name=name, namespace=namespace)
-
-    async def names(self, kind: str, release: str) -> set[str]:
-        """Return the names of all objects of a kind that are a release's."""
-        query = {"labelSelector": f"app.kubernetes.io/instance={release}"}
-        return {found["metadata"]["name"] for found in (await self.api.get(KINDS[kind], query))["items"]}
-
-    async def kubeconfig_of(self, account: str, folder: Path) -> Path:
-        """Write a kubeconfig of a ServiceAccount of the chart, with a token of its own."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/hami-{account}/token"
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-        token = (await self.api.create(path, request))["status"]["token"]
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        config["users"][0]["user"] = {"token": token}
-        written = folder / f"{account}.kubeconfig"
-        written.write_text(yaml.safe_dump(config))
-        return written
+async def names(cluster: Cluster, kind: str, release: str) -> set[str]:
+    """Return the names of all objects of a kind that are a release's."""
+    query = {"labelSelector": f"app.kubernetes.io/instance={release}"}
+    return {found["metadata"]["name"] for found in (await cluster.api.get(KINDS[kind], query))["items"]}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -114,30 +73,16 @@ async def installed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
     status = {"capacity": AMOUNTS, "allocatable": AMOUNTS, "conditions": ready}
     await cluster.api.patch("/api/v1/nodes/gpu-a/status", {"status": status})
     async with processes(folder) as started:
-        await _start(started, here.nats())
+        await start(started, here.nats())
         allocator = await cluster.kubeconfig_of("allocator", folder)
-        await _start(
+        scheduler = await cluster.scheduler(here, Path(str(BINARIES)) / "kube-scheduler")
+        await start(
             started, here.webhook(), here.extender(), here.allocator("allocator", allocator),
-            here.allocator("allocator-2", allocator), await _scheduler(cluster, here),
+            here.allocator("allocator-2", allocator), scheduler,
         )  # fmt: skip
         await cluster.api.create(PODS, a_pod("slice", limits=GPU))
         yield here
     await cluster.uninstall()
-
-
-async def _scheduler(cluster: Cluster, here: Installation) -> Spec:
-    kubeconfig = await cluster.kubeconfig_of("scheduler", here.folder)
-    config = here.scheduler_config(clientConnection={"kubeconfig": str(kubeconfig)})
-    port = free_port()
-    command = [
-        f"{BINARIES}/kube-scheduler", f"--config={config}", f"--secure-port={port}", "--bind-address=127.0.0.1",
-    ]  # fmt: skip
-    return Spec(name="kube-scheduler", command=command, ready_url=f"https://127.0.0.1:{port}/healthz")
-
-
-async def _start(started: Processes, *specs: Spec) -> None:
-    for running in [await started.start(spec) for spec in specs]:
-        await running.wait_ready(READY)
 
 
 def a_pod(name: str, annotations: dict[str, str] | None = None, **resources: Any) -> Json:
@@ -241,11 +186,11 @@ async def test_uninstalling_leaves_nothing(cluster: Cluster) -> None:
     """Every object goes with its release; another release beside it, of another namespace, is not touched."""
     ports = "scheduler.service.type=ClusterIP,devicePlugin.service.type=ClusterIP"
     await cluster.helm("install", ports, name="gpus", namespace="elsewhere")
-    there = {kind: await cluster.names(kind, "gpus") for kind in KINDS}
+    there = {kind: await names(cluster, kind, "gpus") for kind in KINDS}
     await cluster.uninstall("gpus", "elsewhere")
 
     assert all(there.values())
-    assert {kind: set() for kind in KINDS} == {kind: await cluster.names(kind, "gpus") for kind in KINDS}
+    assert {kind: set() for kind in KINDS} == {kind: await names(cluster, kind, "gpus") for kind in KINDS}
 
 
 async def test_an_upgrade_from_hami_changes_its_objects_in_place(cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ import pytest_asyncio
 from hami_testkit.real_node import why_not
 
 from tests.e2e.ground import Ground, a_ground
+from tests.e2e.installed import Installed, an_installation
 from tests.e2e.kubectl import Kubectl, a_server
 
 Report = Callable[[object], None]
@@ -67,3 +68,10 @@ async def kubectl(anywhere: tuple[str, Kubectl]) -> Kubectl:
     name = f"test-{uuid.uuid4().hex[:8]}"
     (await everywhere("create", "namespace", name)).assert_shows(f"namespace/{name} created")
     return everywhere.within(name)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def installed(binaries: Path) -> AsyncIterator[Installed]:
+    """Run the chart on a control plane with its controllers; the tests that share it have a namespace each."""
+    async with an_installation(binaries) as found:
+        yield found

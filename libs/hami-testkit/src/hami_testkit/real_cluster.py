@@ -26,6 +26,13 @@ START_DEADLINE = 120.0
 LOOPBACK = "127.0.0.1"
 UNLIMITED = 1000
 """Requests a second that kube-scheduler may send: its own limit of 50 would be what a burst measures."""
+AUDIT_LOG = "audit.log"
+AUDIT_POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+"""
 
 
 class ControlPlane:
@@ -42,9 +49,12 @@ class ControlPlane:
 
 
 @asynccontextmanager
-async def control_plane(binaries: Path, folder: Path) -> AsyncIterator[Path]:
-    """Run etcd and kube-apiserver until the block is left, which gets the kubeconfig of an administrator."""
-    async with restartable_control_plane(binaries, folder) as plane:
+async def control_plane(binaries: Path, folder: Path, *, audits: bool = False) -> AsyncIterator[Path]:
+    """Run etcd and kube-apiserver until the block is left, which gets the kubeconfig of an administrator.
+
+    ``audits``: every request stands in ``AUDIT_LOG`` of the folder, with who asked and what was answered.
+    """
+    async with restartable_control_plane(binaries, folder, audits=audits) as plane:
         yield plane.kubeconfig
 
 
@@ -62,7 +72,7 @@ async def control_plane_of_pods(binaries: Path, folder: Path) -> AsyncIterator[P
 
 @asynccontextmanager
 async def restartable_control_plane(
-    binaries: Path, folder: Path, *, address: str = LOOPBACK
+    binaries: Path, folder: Path, *, address: str = LOOPBACK, audits: bool = False
 ) -> AsyncIterator[ControlPlane]:
     """Run the first two, for who wants kube-apiserver to crash; at another address it serves pods as well."""
     for name in ("etcd", "kube-apiserver"):
@@ -74,7 +84,9 @@ async def restartable_control_plane(
     async with processes(folder) as running:
         client, url = f"http://127.0.0.1:{free_port()}", f"https://{address}:{free_port()}"
         await _start(running, _etcd(binaries, folder, client))
-        await _start(running, _apiserver(binaries, folder, url=url, etcd=client))
+        await _start(
+            running, _apiserver(binaries, folder, url=url, etcd=client, more=_auditing(folder) if audits else ())
+        )
         kubeconfig.write_text(_kubeconfig(url, token))
         yield ControlPlane(kubeconfig, running)
 
@@ -125,7 +137,13 @@ def _etcd(binaries: Path, folder: Path, client: str) -> Spec:
     return Spec(name="etcd", command=command, ready_url=f"{client}/health", ground=True)
 
 
-def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str) -> Spec:
+def _auditing(folder: Path) -> list[str]:
+    policy = folder / "audit-policy.yaml"
+    policy.write_text(AUDIT_POLICY)
+    return [f"--audit-policy-file={policy}", f"--audit-log-path={folder / AUDIT_LOG}"]
+
+
+def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str, more: Sequence[str]) -> Spec:
     key = folder / "service-accounts.key"
     address, port = url.removeprefix("https://").split(":")
     # they demand what only a controller manager or a kubelet brings
@@ -138,7 +156,7 @@ def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str) -> Spec:
         f"--token-auth-file={folder / 'tokens.csv'}", "--authorization-mode=RBAC",
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
         "--service-account-issuer=https://kubernetes.default.svc",
-        f"--disable-admission-plugins={without}",
+        f"--disable-admission-plugins={without}", *more,
     ]  # fmt: skip
     return Spec(name="kube-apiserver", command=command, ready_url=f"{url}/readyz", grace=grace)
 

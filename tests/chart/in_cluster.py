@@ -1,0 +1,71 @@
+"""The chart in a real cluster: Helm's engine puts it there, its accounts' tokens and kube-scheduler come from there.
+
+One rule: a program is given the token of the account that the chart made for it, and nothing of the administrator's.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import yaml
+from hami_testkit.cluster.client import ApiClient
+from hami_testkit.processes import Processes, Spec, free_port
+
+from tests.chart.rendering import CHART, NAMESPACE, Json, Rendered, read, values_of
+from tests.chart.running import Installation, Ports
+
+READY = 120.0
+
+
+class Cluster:
+    """A real API server that charts are installed in."""
+
+    def __init__(self, kubeconfig: Path, api: ApiClient, line: str, ports: Ports) -> None:
+        self.kubeconfig = kubeconfig
+        self.api = api
+        self.ports = ports
+        self.line = line
+
+    async def helm(self, action: str, line: str = "", **release: Any) -> Rendered:
+        """Run ``helm install`` or ``upgrade`` with the values of this cluster and more; return what was applied."""
+        sets = ",".join(filter(None, [self.line, line]))
+        found = await asyncio.to_thread(self._helm, action, sets, **{"name": "hami", "namespace": NAMESPACE, **release})
+        assert "deployed" == found["status"]
+        return read({"manifest.yaml": found["manifest"]})
+
+    def _helm(self, action: str, line: str, *, name: str, namespace: str, chart: Path = CHART) -> Any:
+        with helm.Config(kubeconfig_path=self.kubeconfig, namespace=namespace) as config:
+            if action == "uninstall":
+                return config.uninstall(name)
+            more = {"create_namespace": True} if action == "install" else {}
+            act = getattr(config, action)
+            return act(str(chart), name, values_of(line), namespace=namespace, timeout=120, **more)
+
+    async def uninstall(self, name: str = "hami", namespace: str = NAMESPACE) -> None:
+        await asyncio.to_thread(self._helm, "uninstall", "", name=name, namespace=namespace)
+
+    async def kubeconfig_of(self, account: str, folder: Path) -> Path:
+        """Write a kubeconfig of a ServiceAccount of the chart, with a token of its own."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/hami-{account}/token"
+        request: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        token = (await self.api.create(path, request))["status"]["token"]
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        written = folder / f"{account}.kubeconfig"
+        written.write_text(yaml.safe_dump(config))
+        return written
+
+    async def scheduler(self, here: Installation, binary: Path) -> Spec:
+        """Return kube-scheduler with the chart's configuration and its account's token."""
+        kubeconfig = await self.kubeconfig_of("scheduler", here.folder)
+        config = here.scheduler_config(clientConnection={"kubeconfig": str(kubeconfig)})
+        port = free_port()
+        command = [str(binary), f"--config={config}", f"--secure-port={port}", "--bind-address=127.0.0.1"]
+        return Spec(name="kube-scheduler", command=command, ready_url=f"https://127.0.0.1:{port}/healthz")
+
+
+async def start(started: Processes, *specs: Spec) -> None:
+    """Start some processes side by side, and wait until all are ready."""
+    for running in [await started.start(spec) for spec in specs]:
+        await running.wait_ready(READY)
