@@ -128,6 +128,19 @@ def test_an_agent_that_falls_silent_takes_its_cards_out_and_brings_them_back() -
     assert not nodes.is_inventory_current(Heartbeat(node="node-1", agent="a", digest="other"))
 
 
+def test_an_agent_whose_devices_the_kubelet_lost_takes_no_pod_until_they_are_back() -> None:
+    """It died without a word: the kubelet knows at once, and would fail whatever came. What never was is not lost."""
+    nodes = Nodes(CATALOG, {}, Hearing(0.0))
+    nodes.saw(Node(metadata=Meta(name="node-1")), 0.0)
+    (first,) = nodes.told(an_inventory("GPU-0"), 1.0)
+    there = nodes.saw(a_node({}, count="10"), 2.0)
+    (lost,) = nodes.saw(a_node({}, count="0"), 3.0)
+    (back,) = nodes.saw(a_node({}, count="10"), 4.0)
+
+    assert (True, (), False, True) == (first.ready, there, lost.ready, back.ready)
+    assert lost.claim == first.claim
+
+
 def test_what_a_dead_plugin_left_gives_way_a_minute_later_though_nothing_changes() -> None:
     """Our agent has told its cards already; nobody need tell them again."""
     nodes = Nodes(CATALOG, {}, Hearing(0.0))

@@ -72,9 +72,22 @@ def counted(vendor: Vendor, node: Node) -> int:
 
     Cambricon's own plugin registers cores and memory, and never the count.
     """
+    return max(_offers(vendor, node), default=0)
+
+
+def is_withdrawn(vendor: Vendor, node: Node) -> bool:
+    """Say whether the kubelet offers nothing of what a plugin has registered: the plugin is gone, or all is ill.
+
+    It says so with its next status, within 10 s. Of what it does not name it has not heard yet.
+    """
+    offers = _offers(vendor, node)
+    return bool(offers) and not any(offers)
+
+
+def _offers(vendor: Vendor, node: Node) -> list[int]:
     offered = node.status.allocatable or {}
     names = (vendor.resources.count, vendor.resources.memory, vendor.resources.cores)
-    return max((plain_integer(offered[name]) or 0 for name in names if name in offered), default=0)
+    return [plain_integer(offered[name]) or 0 for name in names if name in offered]
 
 
 def shake(vendor: Vendor, node: Node, last: Handshake | None, now: float) -> Handshake:

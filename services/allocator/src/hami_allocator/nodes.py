@@ -12,7 +12,7 @@ from hami_model.device import Device
 from hami_model.objects import Node
 from msgspec import Struct
 
-from hami_allocator.liveness import Handshake, Hearing, Heartbeats, counted, is_plugin_there, shake
+from hami_allocator.liveness import Handshake, Hearing, Heartbeats, counted, is_plugin_there, is_withdrawn, shake
 from hami_allocator.registration import Claim, Memory, Source, agent_words, claims, is_selected, remember
 
 
@@ -221,9 +221,10 @@ class Nodes:
         return claims(node, known.told, known.memory, self._catalog, there)
 
     def _is_ready(self, name: str, known: Known, claim: Claim, now: float) -> bool:
-        if claim.source is Source.AGENT:
-            return self.heartbeats.is_alive(name) and not known.is_leaving
         vendor = self._catalog.by_word(claim.word)
+        if claim.source is Source.AGENT:
+            is_there = self.heartbeats.is_alive(name) and not known.is_leaving
+            return is_there and not (known.node is not None and is_withdrawn(vendor, known.node))
         handshake = known.handshakes.get(claim.word) or Handshake(None, now)
         return known.node is not None and is_plugin_there(vendor, known.node, handshake, now)
 
