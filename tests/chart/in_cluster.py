@@ -43,7 +43,16 @@ class Cluster:
             return act(str(chart), name, values_of(line), namespace=namespace, timeout=120, **more)
 
     async def uninstall(self, name: str = "hami", namespace: str = NAMESPACE) -> None:
+        """Run ``helm uninstall``."""
         await asyncio.to_thread(self._helm, "uninstall", "", name=name, namespace=namespace)
+
+    async def rollback(self, revision: int) -> None:
+        """Run ``helm rollback`` of the release with the usual name."""
+        await asyncio.to_thread(self._rollback, revision)
+
+    def _rollback(self, revision: int) -> None:
+        with helm.Config(kubeconfig_path=self.kubeconfig, namespace=NAMESPACE) as config:
+            config.rollback("hami", version=revision)
 
     async def kubeconfig_of(self, account: str, folder: Path) -> Path:
         """Write a kubeconfig of a ServiceAccount of the chart, with a token of its own."""

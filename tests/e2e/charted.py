@@ -12,9 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
 
-import helm_python as helm
 import yaml
 from hami_testkit import pod_network, real_node
 from hami_testkit.cluster.access import connect
@@ -22,14 +20,16 @@ from hami_testkit.cluster.client import ApiClient
 from hami_testkit.processes import BIN
 from hami_testkit.real_cluster import control_plane_of_pods
 
+from tests.chart.in_cluster import Cluster
+from tests.chart.rendering import CHART, NAMESPACE
+from tests.chart.running import Ports
 from tests.e2e import images
 from tests.e2e.ground import DEADLINE, Json, wait_event
 
-CHART = images.ROOT / "deploy" / "chart" / "hami"
-NAMESPACE, RELEASE, NODE = "kube-system", "hami", "gpu-1"
+RELEASE, NODE = "hami", "gpu-1"
 PODS, SYSTEM = "/api/v1/namespaces/default/pods", f"/api/v1/namespaces/{NAMESPACE}/pods"
 CARDS = Path("/usr/local/vgpu/cards.yaml")
-VALUES: Json = {"devicePlugin": {"extraEnvs": [{"name": "HAMI_PROBES", "value": f"sim:{CARDS}"}]}}
+VALUES = f"devicePlugin.extraEnvs.HAMI_PROBES=sim:{CARDS}"
 OURS = {"labelSelector": f"app.kubernetes.io/instance={RELEASE}"}
 INSTALLED_WITHIN = 150.0
 LOCKS = Path("/tmp/vgpulock")  # noqa: S108 - a node's, as HAMi-core has it
@@ -43,19 +43,7 @@ class Charted:
         self.kubeconfig = kubeconfig
         self.api = api
         self.node = node
-
-    async def helm(self, action: str, line: str = "") -> None:
-        """Run ``helm install``, ``upgrade``, ``rollback`` (to revision ``line``) or ``uninstall``."""
-        await asyncio.to_thread(self._helm, action, line)
-
-    def _helm(self, action: str, line: str) -> Any:
-        with helm.Config(kubeconfig_path=self.kubeconfig, namespace=NAMESPACE) as config:
-            if action == "uninstall":
-                return config.uninstall(RELEASE)
-            if action == "rollback":
-                return config.rollback(RELEASE, version=int(line))
-            values = helm.parse_set_string(line) if line else {}
-            return getattr(config, action)(str(CHART), RELEASE, {**VALUES, **values}, namespace=NAMESPACE)
+        self.chart = Cluster(kubeconfig, api, VALUES, Ports.free(()))
 
     async def pods(self) -> list[Json]:
         """Return the chart's pods, with those that are about to go."""

@@ -29,7 +29,7 @@ async def cluster(binaries: Path) -> AsyncIterator[Charted]:
     if why := why_not(binaries):
         pytest.skip(f"the chart's pods cannot run here: {why}")
     async with a_charted_cluster(binaries) as found:
-        await found.helm("install")
+        await found.chart.helm("install")
         await found.wait_ready()
         await a_slice(found, "held", 5000)
         yield found
@@ -108,10 +108,12 @@ async def test_pods_keep_their_cards_through_upgrade_and_rollback(cluster: Chart
     """Each rolls every pod of ours; who holds a slice runs on, and who comes gets one."""
     before = {pod["metadata"]["uid"] for pod in await cluster.pods()}
     held = await cluster.api.get(f"{PODS}/held")
-    for action, line, name in (("upgrade", "logLevel=debug", "upgraded"), ("rollback", "1", "rolled-back")):
-        await cluster.helm(action, line)
-        await cluster.wait_ready()
-        await a_slice(cluster, name, 1000)
+    await cluster.chart.helm("upgrade", "logLevel=debug")
+    await cluster.wait_ready()
+    await a_slice(cluster, "upgraded", 1000)
+    await cluster.chart.rollback(1)
+    await cluster.wait_ready()
+    await a_slice(cluster, "rolled-back", 1000)
 
     assert before.isdisjoint(
         {p["metadata"]["uid"] for p in await cluster.pods() if "nats" not in p["metadata"]["name"]}
@@ -124,7 +126,7 @@ async def test_pods_keep_their_cards_through_upgrade_and_rollback(cluster: Chart
 
 async def test_uninstalling_takes_all_along_but_the_users_pods(cluster: Charted) -> None:
     """Who holds a slice runs on; what is left is what the how-to says, and no webhook that would hold up every pod."""
-    await cluster.helm("uninstall")
+    await cluster.chart.uninstall()
 
     async def is_gone() -> bool:
         return not await cluster.pods()
