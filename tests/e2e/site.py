@@ -27,9 +27,11 @@ from tests.chart.running import Installation, Ports, values
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 READY = 120.0
-CONTROLLERS = ",".join(
-    f"{name}-controller" for name in ("deployment", "replicaset", "daemonset", "statefulset", "garbage-collector")
-)
+CONTROLLERS = (
+    "deployment-controller", "replicaset-controller", "daemonset-controller", "statefulset-controller",
+    "garbage-collector-controller", "persistentvolumeclaim-protection-controller",
+)  # fmt: skip
+"""Those that the chart's objects need to come, to change and to go."""
 
 
 class Site:
@@ -149,7 +151,12 @@ async def a_site(binaries: Path, nodes: Sequence[str]) -> AsyncIterator[Site]:
             await _start(
                 started,
                 _secure(binaries / "kube-scheduler", "default-scheduler", *where),
-                _secure(binaries / "kube-controller-manager", "controllers", *where, f"--controllers={CONTROLLERS}"),
+                _secure(
+                    binaries / "kube-controller-manager",
+                    "controllers",
+                    *where,
+                    f"--controllers={','.join(CONTROLLERS)}",
+                ),
             )
             site = Site(folder, binaries, kubeconfig, api)
             for node in nodes:

@@ -125,9 +125,9 @@ async def _is_placed(story: Story, name: str) -> bool:
     return True
 
 
-async def test_hami_gives_way_and_comes_back(binaries: Path) -> None:
+async def test_hami_gives_way_and_comes_back(with_helm: Path) -> None:
     """No pod that runs is touched, each is given what stands in its annotation, and no lock is left, there and back."""
-    async with a_site(binaries, NODES) as site:
+    async with a_site(with_helm, NODES) as site:
         story, page, ports = Story(site), Page(site), Ports.free(NAMES)
         (site.place / "hamis.yaml").write_text(yaml.safe_dump(hamis_values(ports)))
         await site.type(f"helm install hami {HAMI} -n kube-system -f hamis.yaml")
