@@ -76,8 +76,11 @@ async def leave_it_at_work(story: Story) -> None:
 
 
 async def give_way(site: Site, page: Page) -> None:
-    """Follow the page to the upgrade; take out of the values what it says."""
+    """Follow the page to the upgrade; take out of the values what it says, and what is refused otherwise."""
     await page.follow("get values", "get cm", "config check")
+    code, said = await site.try_to("helm upgrade hami deploy/chart/hami -n kube-system -f values.yaml")
+    assert code, said
+    assert "projecthami/hami" in said
     file = site.place / "values.yaml"
     values = yaml.safe_load(file.read_text())
     del values["global"], values["scheduler"]["extender"]
@@ -109,6 +112,13 @@ async def booked(site: Site) -> Uses:
     told = json.loads(await site.type("hamictl nodes -o json"))
     cards = [card for node in told for card in node["devices"]]
     return {c["device"]["id"]: Use(c["used_slots"], c["used_memory"], c["used_cores"]) for c in cards}
+
+
+async def held(site: Site, name: str) -> dict[str, list[int]]:
+    """Return how much memory of each of its cards every container of a pod has, in our allocator's books."""
+    pods = [booking["allocation"] for booking in json.loads(await site.type("hamictl pods -o json"))]
+    (pod,) = [pod for pod in pods if pod["pod"]["name"] == name]
+    return {c["name"]: [grant["memory"] for grant in c["grants"]] for c in pod["containers"] if c["grants"]}
 
 
 async def given(story: Story, name: str) -> tuple[list[str], list[str]]:
@@ -149,6 +159,7 @@ async def test_hami_gives_way_and_comes_back(with_helm: Path) -> None:
             site.remember("HAMI_NATS_URL", here.url("reader"))
             await see_it_taken_over(story, page)
             our_books, our_use = await booked(site), await story.hami.use()
+            of_serve = await held(site, "serve")
         our_cards = await story.hami.cards()
         await page.follow("history", "delete service", "rollback", "annotate nodes", "delete lease")
         async with story.plugins():
@@ -161,6 +172,7 @@ async def test_hami_gives_way_and_comes_back(with_helm: Path) -> None:
 
         assert running == {name: (await story.get(name), story.gifts(name)) for name in running}
         assert our_books == our_use
+        assert {"first": [12_000], "a": [8000], "c": [9000, 9000]} == of_serve
         assert cards == our_cards
         assert [said for said, _ in gifts] == [seen for _, seen in gifts]
         assert {REGISTER, HANDSHAKE} == node_notes
