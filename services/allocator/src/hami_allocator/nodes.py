@@ -209,17 +209,6 @@ class Nodes:
             for claim in known.claims.values()
         )
 
-    def _claims(self, known: Known, now: float) -> Iterable[Claim]:
-        if known.node is None or not is_selected(known.node, self._selector):
-            return ()
-        node = known.node
-        known.handshakes = {v.word: shake(v, node, known.handshakes.get(v.word), now) for v in self._catalog.vendors}
-        there = {
-            v.word: is_plugin_there(v, node, known.handshakes[v.word], now) and not self._is_agents(node, known, v.word)
-            for v in self._catalog.vendors
-        }
-        return claims(node, known.told, known.memory, self._catalog, there)
-
     def _is_agents(self, node: Node, known: Known, word: str) -> bool:
         """Say whether what the node offers of a vendor is our agent's: the kubelet takes it from one plugin at a time.
 
@@ -231,9 +220,20 @@ class Nodes:
     def _is_agent_there(self, name: str, known: Known) -> bool:
         return self.heartbeats.is_alive(name) and not known.is_leaving
 
+    def _claims(self, known: Known, now: float) -> Iterable[Claim]:
+        if known.node is None or not is_selected(known.node, self._selector):
+            return ()
+        node = known.node
+        known.handshakes = {v.word: shake(v, node, known.handshakes.get(v.word), now) for v in self._catalog.vendors}
+        there = {
+            v.word: is_plugin_there(v, node, known.handshakes[v.word], now) and not self._is_agents(node, known, v.word)
+            for v in self._catalog.vendors
+        }
+        return claims(node, known.told, known.memory, self._catalog, there)
+
     def _is_ready(self, name: str, known: Known, claim: Claim, now: float) -> bool:
         if claim.source is Source.AGENT:
-            return self._is_agent_there(name, known)
+            return self.heartbeats.is_alive(name) and not known.is_leaving
         vendor = self._catalog.by_word(claim.word)
         handshake = known.handshakes.get(claim.word) or Handshake(None, now)
         return known.node is not None and is_plugin_there(vendor, known.node, handshake, now)
