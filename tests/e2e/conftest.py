@@ -41,6 +41,14 @@ def binaries() -> Path:
 
 
 @pytest.fixture
+def with_helm(binaries: Path) -> Path:
+    """Return the folder of Kubernetes' binaries, which has kubectl and helm in it."""
+    if missing := [name for name in ("kubectl", "helm") if not (binaries / name).exists()]:
+        pytest.skip(f"{binaries} holds no {' and no '.join(missing)}: make e2e builds them into its own folder")
+    return binaries
+
+
+@pytest.fixture
 async def ground(binaries: Path) -> AsyncIterator[Ground]:
     """Run a cluster with one real node of simulated cards."""
     if why := why_not(binaries):

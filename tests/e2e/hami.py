@@ -139,12 +139,15 @@ class Hami:
         text = "".join(f"{group};" for group in await self._groups(pod, node) if group)  # 2.10 drops empty ones
         notes = {NODE: node, "hami.io/vgpu-time": now, TO_ALLOCATE: text, ALLOCATED: text}
         await self.api.patch(f"{PODS}/{name}", {"metadata": {"annotations": notes, "labels": {NODE: node}}})
-        held = (await self.locks()).get(node)
-        if held is not None:
+        await self.lock(name, node=node)
+        await self._annotate(f"{PODS}/{name}", {PHASE: "allocating", "hami.io/bind-time": now})
+
+    async def lock(self, name: str, *, node: str) -> None:
+        """Let a pod have a node for itself."""
+        if held := (await self.locks()).get(node):
             raise AssertionError(f"node {node} is locked: {held}")
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         await self._annotate(f"/api/v1/nodes/{node}", {LOCK: f"{stamp},default,{name}"})
-        await self._annotate(f"{PODS}/{name}", {PHASE: "allocating", "hami.io/bind-time": now})
 
     async def _groups(self, pod: Json, node: str) -> list[str]:
         """Choose for each container the cards that have most left."""

@@ -6,6 +6,7 @@ anything, and our services beside them as processes, with what Helm rendered and
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,9 +28,11 @@ from tests.chart.running import Installation, Ports, values
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 READY = 120.0
-CONTROLLERS = ",".join(
-    f"{name}-controller" for name in ("deployment", "replicaset", "daemonset", "statefulset", "garbage-collector")
-)
+CONTROLLERS = (
+    "deployment-controller", "replicaset-controller", "daemonset-controller", "statefulset-controller",
+    "garbage-collector-controller", "persistentvolumeclaim-protection-controller",
+)  # fmt: skip
+"""Those that the chart's objects need to come, to change and to go."""
 
 
 class Site:
@@ -47,11 +50,8 @@ class Site:
         self.place.mkdir()
         (self.place / "deploy").symlink_to(ROOT / "deploy")
         self._env = {
-            "PATH": f"{binaries}:{BIN}:{os.environ['PATH']}",
-            "HOME": str(folder),
-            "KUBECONFIG": str(kubeconfig),
-            "TERM": "dumb",
-        }
+            "PATH": f"{binaries}:{BIN}:{os.environ['PATH']}", "HOME": str(folder), "KUBECONFIG": str(kubeconfig),
+        }  # fmt: skip
 
     # Typing
 
@@ -63,13 +63,18 @@ class Site:
         return output
 
     async def try_to(self, text: str) -> tuple[int, str]:
-        """Run a command to its end; return how it ended, and what it printed."""
+        """Run a command to its end; return how it ended, and what it printed. One that does not end is killed."""
         out, err = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
         process = await asyncio.create_subprocess_exec(
-            "bash", "-c", text, cwd=self.place, env=self._env, stdout=out, stderr=err
+            "bash", "-c", text, cwd=self.place, env=self._env, stdout=out, stderr=err, start_new_session=True
         )
-        async with asyncio.timeout(READY):
-            output, _ = await process.communicate()
+        try:
+            async with asyncio.timeout(READY):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
         return process.returncode or 0, output.decode()
 
     def remember(self, name: str, value: str) -> None:
@@ -78,9 +83,9 @@ class Site:
 
     # What Helm has put there
 
-    async def rendered(self, name: str = "hami") -> Rendered:
-        """Return the objects of a release."""
-        return read({"manifest.yaml": await self.type(f"helm -n {NAMESPACE} get manifest {name}")})
+    async def rendered(self) -> Rendered:
+        """Return the objects of the release."""
+        return read({"manifest.yaml": await self.type(f"helm -n {NAMESPACE} get manifest hami")})
 
     @asynccontextmanager
     async def services(self, ports: Ports, nodes: Sequence["Served"]) -> AsyncIterator[Installation]:
@@ -146,10 +151,11 @@ async def a_site(binaries: Path, nodes: Sequence[str]) -> AsyncIterator[Site]:
             api = await stack.enter_async_context(connect(kubeconfig))
             started = await stack.enter_async_context(processes(folder))
             where = (f"--kubeconfig={kubeconfig}", "--leader-elect=false")
+            chosen = f"--controllers={','.join(CONTROLLERS)}"
             await _start(
                 started,
                 _secure(binaries / "kube-scheduler", "default-scheduler", *where),
-                _secure(binaries / "kube-controller-manager", "controllers", *where, f"--controllers={CONTROLLERS}"),
+                _secure(binaries / "kube-controller-manager", "controllers", *where, chosen),
             )
             site = Site(folder, binaries, kubeconfig, api)
             for node in nodes:

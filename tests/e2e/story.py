@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from hami_testkit.cluster.plugins.nvidia import MEMORY, MODEL, SLOTS, nvidia_plugin
 
-from tests.e2e.hami import PHASE, PODS, Hami, Json
+from tests.e2e.hami import ALLOCATED, NODE, PHASE, PODS, Hami, Json
 from tests.e2e.site import Served, Site
 
 DEADLINE = 60.0
@@ -65,8 +65,8 @@ class Story:
             yield
 
     async def _is_offered(self) -> bool:
-        offers = [(node.get("status", {}).get("allocatable") or {}).get(GPU) for node in await self.nodes()]
-        return [str(CARDS * SLOTS)] * len(self.site.kubelets) == offers
+        offers = {node["metadata"]["name"]: node["status"].get("allocatable") or {} for node in await self.nodes()}
+        return {str(CARDS * SLOTS)} == {offers[name].get(GPU) for name in self.site.kubelets}
 
     async def nodes(self) -> Sequence[Json]:
         """Return all nodes."""
@@ -76,6 +76,14 @@ class Story:
         """Create pods as a user does."""
         for pod in pods:
             await self.site.api.create(PODS, pod)
+
+    async def fail(self, name: str, *, node: str) -> None:
+        """Create a pod that failed on a node while its plugin was about to serve it."""
+        pod = a_pod(name, (1, 1000))
+        pod["metadata"]["annotations"] = {NODE: node, PHASE: "allocating", ALLOCATED: f"GPU-{node}-0,NVIDIA,1000,0:;"}
+        pod["spec"]["nodeName"] = node
+        await self.create(pod)
+        await self.site.api.patch(f"{PODS}/{name}/status", {"status": {"phase": "Failed"}})
 
     async def get(self, name: str) -> Json:
         """Return a pod."""

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PAGE = "how-to/upgrade-from-hami.md"
 HAMI = ROOT / "tests" / "chart" / "hami-2.10"
 NODES = ("gpu-a", "gpu-b")
+PLAIN = "plain"
+"""A node without cards and without a kubelet."""
 KINDS = ("deploy", "sts", "svc", "cm", "secret", "validatingadmissionpolicy", "networkpolicy", "pdb", "clusterrole")
 
 
@@ -50,7 +52,10 @@ def hamis_values(ports: Ports) -> Json:
 
 
 async def leave_it_at_work(story: Story) -> None:
-    """Two pods run, one is bound and its kubelet has not heard of it, one has all but its Binding, and one waits."""
+    """Two pods run, one is bound and its kubelet has not heard of it, one has all but its Binding, and one waits.
+
+    On a node without cards a pod failed while its plugin died; it holds the node for five minutes.
+    """
     hami = story.hami
     await hami.ask()
     await story.create(
@@ -66,11 +71,16 @@ async def leave_it_at_work(story: Story) -> None:
     story.site.ways["gpu-b"].faults.set(Fault(kind="hold", resource="pods"))
     await hami.schedule("late", node="gpu-b")
     await hami.begin("half", node="gpu-a")
+    await hami.lock("over", node=PLAIN)
+    await story.fail("over", node=PLAIN)
 
 
 async def give_way(site: Site, page: Page) -> None:
-    """Follow the page to the upgrade; take out of the values what it says."""
+    """Follow the page to the upgrade; take out of the values what it says, and what is refused otherwise."""
     await page.follow("get values", "get cm", "config check")
+    code, said = await site.try_to("helm upgrade hami deploy/chart/hami -n kube-system -f values.yaml")
+    assert code, said
+    assert "projecthami/hami" in said
     file = site.place / "values.yaml"
     values = yaml.safe_load(file.read_text())
     del values["global"], values["scheduler"]["extender"]
@@ -94,7 +104,7 @@ async def see_it_taken_over(story: Story, page: Page) -> None:
 async def _is_ours(story: Story) -> bool:
     """Say whether every node's cards are those that our agent tells of, as the allocator sees it."""
     told = json.loads(await story.site.type("hamictl nodes -o json"))
-    return ["agent"] * len(NODES) == [node["source"] for node in told]
+    return {"agent"} == {node["source"] for node in told if node["node"] != PLAIN}
 
 
 async def booked(site: Site) -> Uses:
@@ -102,6 +112,13 @@ async def booked(site: Site) -> Uses:
     told = json.loads(await site.type("hamictl nodes -o json"))
     cards = [card for node in told for card in node["devices"]]
     return {c["device"]["id"]: Use(c["used_slots"], c["used_memory"], c["used_cores"]) for c in cards}
+
+
+async def held(site: Site, name: str) -> dict[str, list[int]]:
+    """Return how much memory of each of its cards every container of a pod has, in our allocator's books."""
+    pods = [booking["allocation"] for booking in json.loads(await site.type("hamictl pods -o json"))]
+    (pod,) = [pod for pod in pods if pod["pod"]["name"] == name]
+    return {c["name"]: [grant["memory"] for grant in c["grants"]] for c in pod["containers"] if c["grants"]}
 
 
 async def given(story: Story, name: str) -> tuple[list[str], list[str]]:
@@ -125,13 +142,14 @@ async def _is_placed(story: Story, name: str) -> bool:
     return True
 
 
-async def test_hami_gives_way_and_comes_back(binaries: Path) -> None:
+async def test_hami_gives_way_and_comes_back(with_helm: Path) -> None:
     """No pod that runs is touched, each is given what stands in its annotation, and no lock is left, there and back."""
-    async with a_site(binaries, NODES) as site:
+    async with a_site(with_helm, NODES) as site:
         story, page, ports = Story(site), Page(site), Ports.free(NAMES)
         (site.place / "hamis.yaml").write_text(yaml.safe_dump(hamis_values(ports)))
         await site.type(f"helm install hami {HAMI} -n kube-system -f hamis.yaml")
         await site.type(f"kubectl label node {' '.join(NODES)} gpu=on")
+        await site.api.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": PLAIN}})
         async with story.plugins():
             await leave_it_at_work(story)
             running = {name: (await story.get(name), story.gifts(name)) for name in ("train", "serve")}
@@ -141,6 +159,7 @@ async def test_hami_gives_way_and_comes_back(binaries: Path) -> None:
             site.remember("HAMI_NATS_URL", here.url("reader"))
             await see_it_taken_over(story, page)
             our_books, our_use = await booked(site), await story.hami.use()
+            of_serve = await held(site, "serve")
         our_cards = await story.hami.cards()
         await page.follow("history", "delete service", "rollback", "annotate nodes", "delete lease")
         async with story.plugins():
@@ -153,6 +172,7 @@ async def test_hami_gives_way_and_comes_back(binaries: Path) -> None:
 
         assert running == {name: (await story.get(name), story.gifts(name)) for name in running}
         assert our_books == our_use
+        assert {"first": [12_000], "a": [8000], "c": [9000, 9000]} == of_serve
         assert cards == our_cards
         assert [said for said, _ in gifts] == [seen for _, seen in gifts]
         assert {REGISTER, HANDSHAKE} == node_notes

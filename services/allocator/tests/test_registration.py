@@ -181,6 +181,18 @@ def test_a_plugin_that_still_registers_is_believed_whoever_the_kubelet_takes_its
     assert (Source.AGENT, Source.PLUGIN) == (before, nodes.source("node-1", "NVIDIA"))
 
 
+def test_a_node_given_back_to_a_plugin_is_the_plugins() -> None:
+    """Our agent's last word was that the kubelet takes the cards from it; it is not there any more."""
+    nodes = Nodes(CATALOG, {}, Hearing(0.0))
+    nodes.told(an_inventory("GPU-0"), 0.0)
+    nodes.heard(Heartbeat(node="node-1", agent="a", digest="d", offered=["NVIDIA"]), 0.0)
+    nodes.saw(a_node({REGISTER: encode_register(cards("GPU-0")), AGENT_KEY: "NVIDIA"}), 1.0)
+    nodes.heard(Heartbeat(node="node-1", agent="a", digest="d", offered=["NVIDIA"], leaving=True), 2.0)
+    nodes.saw(a_node({REGISTER: encode_register(cards("GPU-0"))}), 3.0)
+
+    assert Source.PLUGIN is nodes.source("node-1", "NVIDIA")
+
+
 def test_garbage_written_over_our_agents_registration_is_nobodys() -> None:
     """The agent's word stands, so that the registration is written again."""
     mine = a_node({REGISTER: encode_register(cards("GPU-0")), AGENT_KEY: "NVIDIA"})

@@ -158,7 +158,7 @@ class Nodes:
         known = self._known.get(beat.node)
         if known is None:
             return ()
-        was_there = self.heartbeats.is_alive(beat.node) and not known.is_leaving
+        was_there = self._is_agent_there(beat.node, known)
         self.heartbeats.heard(beat.node)
         known.unhealthy = frozenset(beat.unhealthy)
         known.holding = frozenset(beat.holding)
@@ -209,13 +209,24 @@ class Nodes:
             for claim in known.claims.values()
         )
 
+    def _is_agents(self, node: Node, known: Known, word: str) -> bool:
+        """Say whether what the node offers of a vendor is our agent's: the kubelet takes it from one plugin at a time.
+
+        A plugin that was there before has left its registration; one that still writes it is believed, and overrules.
+        """
+        is_told = word in known.offered and word not in known.memory.overruled
+        return is_told and self._is_agent_there(node.metadata.name, known)
+
+    def _is_agent_there(self, name: str, known: Known) -> bool:
+        return self.heartbeats.is_alive(name) and not known.is_leaving
+
     def _claims(self, known: Known, now: float) -> Iterable[Claim]:
         if known.node is None or not is_selected(known.node, self._selector):
             return ()
         node = known.node
         known.handshakes = {v.word: shake(v, node, known.handshakes.get(v.word), now) for v in self._catalog.vendors}
         there = {
-            v.word: is_plugin_there(v, node, known.handshakes[v.word], now) and not _is_agents(known, v.word)
+            v.word: is_plugin_there(v, node, known.handshakes[v.word], now) and not self._is_agents(node, known, v.word)
             for v in self._catalog.vendors
         }
         return claims(node, known.told, known.memory, self._catalog, there)
@@ -227,14 +238,6 @@ class Nodes:
             return is_there and not (known.node is not None and is_withdrawn(vendor, known.node))
         handshake = known.handshakes.get(claim.word) or Handshake(None, now)
         return known.node is not None and is_plugin_there(vendor, known.node, handshake, now)
-
-
-def _is_agents(known: Known, word: str) -> bool:
-    """Say whether what the node offers of a vendor is our agent's: the kubelet takes it from one plugin at a time.
-
-    A plugin that was there before has left its registration; one that still writes it is believed, and overrules.
-    """
-    return word in known.offered and word not in known.memory.overruled
 
 
 def _reads_alike(before: Node, after: Node) -> bool:
