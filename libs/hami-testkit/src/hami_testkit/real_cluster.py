@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import yaml
 
 from hami_testkit.processes import Processes, ProcessFailedError, Spec, free_port, processes
 
+Restart = Callable[[], Awaitable[None]]
 START_DEADLINE = 120.0
 """Seconds that each process may take on a busy machine; on an idle one all are up in ten."""
 AUDIT_LOG = "audit.log"
@@ -77,8 +78,11 @@ async def restartable_control_plane(
 @asynccontextmanager
 async def kube_scheduler(
     binary: Path, folder: Path, kubeconfig: Path, extenders: Sequence[Mapping[str, Any]] = ()
-) -> AsyncIterator[None]:
-    """Run a kube-scheduler named hami-scheduler, with these entries as extenders, until the block is left."""
+) -> AsyncIterator[Restart]:
+    """Run a kube-scheduler named hami-scheduler, with these entries as extenders, until the block is left.
+
+    The block gets what lets it crash and start again.
+    """
     config = {
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
         "clientConnection": {"kubeconfig": str(kubeconfig)}, "leaderElection": {"leaderElect": False},
@@ -90,7 +94,12 @@ async def kube_scheduler(
     ready = f"https://127.0.0.1:{port}/healthz"
     async with processes(folder) as running:
         await _start(running, Spec(name="kube-scheduler", command=command, ready_url=ready))
-        yield
+
+        async def restart() -> None:
+            await running.kill("kube-scheduler")
+            await (await running.start_again("kube-scheduler")).wait_ready(START_DEADLINE)
+
+        yield restart
 
 
 async def _start(running: Processes, spec: Spec) -> None:
