@@ -59,6 +59,9 @@ class Machine:
     async def serve(self) -> None:
         """Start the agent beside the kubelet, which tells from now on that it lives."""
         await start(self._started, self._agent)
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": _now()}
+        # a controller has written meanwhile that nobody knows
+        await self._api.patch(f"/api/v1/nodes/{self.name}/status", {"status": {"conditions": [ready]}})
         self._heart = asyncio.create_task(self._beat())
 
     async def switch_off(self) -> None:

@@ -3,7 +3,8 @@
 One rule: each allocator reaches the API server through a proxy of its own; everybody else goes straight.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 from hami_testkit.cluster.extender import from_scheduler_config
 from hami_testkit.cluster.proxy import ApiProxy, Passage, api_proxy
 from hami_testkit.cluster.scheduler import KubeScheduler
-from hami_testkit.real_cluster import kube_scheduler, restartable_control_plane
+from hami_testkit.real_cluster import Restart, kube_scheduler, restartable_control_plane
 from hami_testkit.stack import Plan, Stack, scheduler_config, stack
 from msgspec import Struct
 
@@ -26,15 +27,16 @@ class Ground(Struct, frozen=True, kw_only=True):
     system: Stack
     proxies: dict[str, ApiProxy]
     passages: dict[str, list[Passage]]
-    restart_api: Callable[[], Awaitable[None]] | None
+    restart_api: Restart | None
     """Absent where the API server is not ours."""
+    restart_scheduler: Restart
 
 
 @asynccontextmanager
 async def a_ground(folder: Path, *, binaries: Path | None, kubeconfig: Path | None) -> AsyncIterator[Ground]:
     """Run it until the block is left."""
     async with AsyncExitStack() as stack_:
-        restart = None
+        restart: Restart | None = None
         if binaries is not None:
             plane = await stack_.enter_async_context(restartable_control_plane(binaries, folder))
             kubeconfig, restart = plane.kubeconfig, plane.restart_apiserver
@@ -54,11 +56,14 @@ async def a_ground(folder: Path, *, binaries: Path | None, kubeconfig: Path | No
             url = (await stack_.enter_async_context(api_proxy(kubeconfig))).url
         else:
             restart = _restarts(system)
-        await stack_.enter_async_context(_scheduler(folder, system, url, binaries=binaries, kubeconfig=kubeconfig))
-        yield Ground(url=url, system=system, proxies=proxies, passages=passages, restart_api=restart)
+        scheduler = _scheduler(folder, system, url, binaries=binaries, kubeconfig=kubeconfig)
+        yield Ground(
+            url=url, system=system, proxies=proxies, passages=passages, restart_api=restart,
+            restart_scheduler=await stack_.enter_async_context(scheduler),
+        )  # fmt: skip
 
 
-def _restarts(system: Stack) -> Callable[[], Awaitable[None]]:
+def _restarts(system: Stack) -> Restart:
     async def restart() -> None:
         await system.kill("standin")
         await system.start("standin")
@@ -69,14 +74,28 @@ def _restarts(system: Stack) -> Callable[[], Awaitable[None]]:
 @asynccontextmanager
 async def _scheduler(
     folder: Path, system: Stack, url: str, *, binaries: Path | None, kubeconfig: Path | None
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Restart]:
     config = scheduler_config(system.at.extender)
     if binaries is not None and kubeconfig is not None:
-        async with kube_scheduler(binaries / "kube-scheduler", folder, kubeconfig, config["extenders"]):
-            yield
+        async with kube_scheduler(binaries / "kube-scheduler", folder, kubeconfig, config["extenders"]) as restart:
+            yield restart
         return
     file = folder / "storm-scheduler.yaml"
     file.write_text(yaml.safe_dump(config))
-    name, extender = from_scheduler_config(file)
-    async with KubeScheduler(url, extender, scheduler_name=name).running():
-        yield
+    async with _stand_in(url, file) as restart:
+        yield restart
+
+
+@asynccontextmanager
+async def _stand_in(url: str, config: Path) -> AsyncIterator[Restart]:
+    name, extender = from_scheduler_config(config)
+    async with asyncio.TaskGroup() as tasks:
+        lives = [tasks.create_task(KubeScheduler(url, extender, scheduler_name=name).run())]
+
+        async def restart() -> None:
+            lives[-1].cancel()
+            await asyncio.wait({lives[-1]})
+            lives.append(tasks.create_task(KubeScheduler(url, extender, scheduler_name=name).run()))
+
+        yield restart
+        lives[-1].cancel()

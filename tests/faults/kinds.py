@@ -242,6 +242,12 @@ async def extender_killed(w: Weather) -> None:
     await w.ground.system.start("extender")
 
 
+async def scheduler_restarted(w: Weather) -> None:
+    """kube-scheduler crashes while pods wait and Bindings are on their way; the next one knows of neither."""
+    await w.user.stir()
+    await w.ground.restart_scheduler()
+
+
 KINDS: dict[str, Callable[[Weather], Awaitable[None]]] = {
     "leader stopped with a Binding in flight": leader_stopped,
     "leader killed and restarted within 1 s": leader_killed,
@@ -258,4 +264,5 @@ KINDS: dict[str, Callable[[Weather], Awaitable[None]]] = {
     "API server restarted": api_restarted,
     "confirmations lost": confirmations_lost,
     "extender killed": extender_killed,
+    "kube-scheduler restarted": scheduler_restarted,
 }

@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import yaml
 from hami_testkit import pod_network
 from hami_testkit.processes import Processes, ProcessFailedError, Spec, free_port, processes
 
+Restart = Callable[[], Awaitable[None]]
 START_DEADLINE = 120.0
 """Seconds that each process may take on a busy machine; on an idle one all are up in ten."""
 LOOPBACK = "127.0.0.1"
@@ -99,8 +100,11 @@ async def kube_scheduler(
     extenders: Sequence[Mapping[str, Any]] = (),
     *,
     name: str = "hami-scheduler",
-) -> AsyncIterator[None]:
-    """Run a kube-scheduler, with these entries as extenders, until the block is left."""
+) -> AsyncIterator[Restart]:
+    """Run a kube-scheduler, with these entries as extenders, until the block is left.
+
+    The block gets what lets it crash and start again.
+    """
     config = {
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
         "clientConnection": {"kubeconfig": str(kubeconfig), "qps": UNLIMITED, "burst": UNLIMITED},
@@ -113,7 +117,12 @@ async def kube_scheduler(
     ready = f"https://127.0.0.1:{port}/healthz"
     async with processes(folder) as running:
         await _start(running, Spec(name="kube-scheduler", command=command, ready_url=ready))
-        yield
+
+        async def restart() -> None:
+            await running.kill("kube-scheduler")
+            await (await running.start_again("kube-scheduler")).wait_ready(START_DEADLINE)
+
+        yield restart
 
 
 async def _start(running: Processes, spec: Spec) -> None:
