@@ -89,3 +89,17 @@ def test_every_file_that_it_names_is_there() -> None:
     mounted = [v.partition(":")[0] for s in SERVICES.values() for v in s.get("volumes", []) if v.startswith("./")]
 
     assert [] == [name for name in (*named, *mounted) if not (ROOT / name).exists()]
+
+
+def test_what_watches_the_stack_asks_its_services() -> None:
+    """Prometheus, the collector and Grafana name services that run beside them, and the ports that these have."""
+    files = ("prometheus.yaml", "collector.yaml", "grafana/datasources.yaml")
+    read = {name: (FILES / name).read_text() for name in files}
+    asked = {host for text in read.values() for host in re.findall(r"[\"/ ]([a-z][a-z-]*):[0-9]{4,5}", text)}
+    jobs = yaml.safe_load(read["prometheus.yaml"])["scrape_configs"]
+    asked |= {name for job in jobs for each in job.get("dns_sd_configs", []) for name in each["names"]}
+
+    assert {"webhook", "cluster", "agent-gpu-a", "agent-gpu-b", "allocator", "jaeger", "prometheus"} == asked
+    assert asked <= set(SERVICES)
+    health = {s["environment"]["HAMI_HEALTH_LISTEN"].rpartition(":")[2] for s in OURS.values() if "environment" in s}
+    assert health == set(re.findall(r":\s?(9[0-9]{3})\b", read["prometheus.yaml"]))

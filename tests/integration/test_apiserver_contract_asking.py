@@ -142,7 +142,8 @@ def a_status(*containers: Json, **more: object) -> Json:
     return {"status": {"phase": "Running", "containerStatuses": named, **more}}
 
 
-AGO = (datetime.now(UTC) - timedelta(minutes=45)).strftime("%Y-%m-%dT%H:%M:%SZ")
+AGO = (datetime.now(UTC) - timedelta(days=2, hours=12, minutes=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+"""A moment that stays ``2d12h`` ago for half an hour."""
 WAITS = {"state": {"waiting": {"reason": "ContainerCreating"}}}
 LOOPS = {
     "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 3,
@@ -157,7 +158,7 @@ INIT = [{"name": "first", "image": "x", "imageID": "", "ready": False, "restartC
     ("status", "cells"),
     [
         (a_status(WAITS), ["0/1", "ContainerCreating", "0"]),
-        (a_status(LOOPS), ["0/1", "CrashLoopBackOff", "3 (45m ago)"]),
+        (a_status(LOOPS), ["0/1", "CrashLoopBackOff", "3 (2d12h ago)"]),
         (a_status(RUNS), ["1/1", "Running", "0"]),
         (a_status({"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}), ["0/1", "Completed", "0"]),
         (a_status({"state": {"terminated": {"exitCode": 3}}}), ["0/1", "ExitCode:3", "0"]),
@@ -258,7 +259,7 @@ async def test_events_are_listed_as_a_table(api: ApiClient, namespace: str) -> N
     ) == columns(table)
     (row,) = table["rows"]
     told = ["Warning", "FilteringFailed", "pod/p0", "spec.containers{main}", "hami-scheduler, h1", "no card is free"]
-    assert ["45m", *told, "45m", 4, "p0.1"] == row["cells"]
+    assert ["2d12h", *told, "2d12h", 4, "p0.1"] == row["cells"]
 
 
 async def test_a_quota_is_listed_with_what_is_used(api: ApiClient, namespace: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from hami_testkit.cluster import patches, schemas, shapes, typed
+from hami_testkit.cluster import patches, schemas, shapes
 from hami_testkit.cluster.objects import Key
 from hami_testkit.cluster.resources import Resource
 from hami_testkit.cluster.selectors import Selection
@@ -77,7 +77,10 @@ class Asked:
     async def content(self) -> Any:
         """Return the decoded body."""
         kind = self.http.content_type
-        if kind == typed.MEDIA_TYPE:
+        if kind == "application/vnd.kubernetes.protobuf":
+            # protobuf takes a while to import: only who is sent some pays it
+            from hami_testkit.cluster import typed  # noqa: PLC0415
+
             return typed.decode(await self.http.read())
         decode = msgspec.yaml.decode if "yaml" in kind else msgspec.json.decode
         try:

@@ -109,19 +109,24 @@ def _bare(value: Any, *, is_schema: bool = True) -> Any:
     return {name: _bare(value[name], is_schema=name != "properties" or not is_schema) for name in kept}
 
 
-def text(schemas: dict[str, Json]) -> str:
+def _text(schemas: dict[str, Json]) -> str:
     """Return the file's text: a schema a line."""
     lines = (f"{json.dumps(name)}: {json.dumps(schema, sort_keys=True)}" for name, schema in schemas.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-async def _main(kubeconfig: Path) -> None:
+async def _write(kubeconfig: Path) -> None:
     async with connect(kubeconfig) as api:
         recorded = await record(api)
-    await asyncio.to_thread(FILE.write_text, text(recorded))
+    await asyncio.to_thread(FILE.write_text, _text(recorded))
+
+
+def main() -> None:
+    """Record the schemas of a kube-apiserver of the version that is stood in for."""
+    parser = argparse.ArgumentParser(prog="python -m hami_testkit.cluster.schemas", description=main.__doc__)
+    parser.add_argument("kubeconfig", type=Path, help="leads to that server")
+    asyncio.run(_write(parser.parse_args().kubeconfig))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m hami_testkit.cluster.schemas", description=_main.__doc__)
-    parser.add_argument("kubeconfig", type=Path, help="leads to a kube-apiserver of the version that is stood in for")
-    asyncio.run(_main(parser.parse_args().kubeconfig))
+    main()

@@ -11,7 +11,6 @@ from google.protobuf.message import DecodeError, Message
 from hami_testkit.cluster import typed_pb2
 from hami_testkit.cluster.status import ApiError, Json, bad_request
 
-MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 MAGIC = b"k8s\0"
 _KINDS: dict[str, type[Message]] = {
     kind.DESCRIPTOR.name: kind
