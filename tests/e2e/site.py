@@ -20,7 +20,7 @@ from hami_testkit.cluster.kubelet import Kubelet
 from hami_testkit.cluster.proxy import ApiProxy, api_proxy
 from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
 from hami_testkit.real_cluster import control_plane
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tests.chart.rendering import NAMESPACE, Rendered, read, values_of
 from tests.chart.running import Installation, Ports, values
@@ -108,16 +108,11 @@ class Site:
         return _secure(self.binaries / "kube-scheduler", "hami-scheduler", f"--config={config}")
 
     async def _agent(self, here: Installation, node: "Served") -> Spec:
-        cards = here.folder / f"{node.name}.yaml"
+        kubeconfig = await self._kubeconfig_of("device-plugin", here.folder)
+        spec = here.agent(kubeconfig, self.kubelets[node.name].root, node=node.name)
+        cards = here.folder / f"cards-of-{node.name}.yaml"
         cards.write_text(yaml.safe_dump(list(node.cards)))
-        hook = here.folder / node.name
-        spec = here.agent(await self._kubeconfig_of("device-plugin", here.folder), self.kubelets[node.name].root)
-        health = f"127.0.0.1:{free_port()}"
-        env = {
-            **spec.env, "HAMI_NODE_NAME": node.name, "HAMI_PROBES": f"sim:{cards}", "HAMI_HOOK_PATH": str(hook),
-            "HAMI_LOCK_DIR": str(hook / "lock"), "HAMI_HEALTH_LISTEN": health,
-        }  # fmt: skip
-        return Spec(name=f"agent-{node.name}", command=spec.command, env=env, ready_url=f"http://{health}/readyz")
+        return structs.replace(spec, name=f"agent-{node.name}", env={**spec.env, "HAMI_PROBES": f"sim:{cards}"})
 
     async def _kubeconfig_of(self, account: str, folder: Path) -> Path:
         """Write a kubeconfig of a ServiceAccount of the chart, with a token of its own."""
