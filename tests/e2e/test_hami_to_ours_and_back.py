@@ -22,6 +22,8 @@ HAMI = ROOT / "tests" / "chart" / "hami-2.10"
 NODES = ("gpu-a", "gpu-b")
 PLAIN = "plain"
 """A node without cards and without a kubelet."""
+OURS = "app.kubernetes.io/instance=hami"
+"""What our chart labels its objects with, and the one that stands for HAMi's does not."""
 KINDS = ("deploy", "sts", "svc", "cm", "secret", "validatingadmissionpolicy", "networkpolicy", "pdb", "clusterrole")
 
 
@@ -166,7 +168,7 @@ async def test_hami_gives_way_and_comes_back(with_helm: Path) -> None:
             await story.until(lambda: _is_placed(story, "again"))
             await story.wait_served("again")
         gifts = [await given(story, name) for name in ("late", "half", "waits", "fresh", "again")]
-        objects = await site.type(f"kubectl get {','.join(KINDS)} -A -o name -l app.kubernetes.io/instance=hami")
+        objects = await site.type(f"kubectl get {','.join(KINDS)} -A -o name -l {OURS}")
         node_notes = {key for node in await story.nodes() for key in notes(node)}
 
         assert running == {name: (await story.get(name), story.gifts(name)) for name in running}
