@@ -118,7 +118,7 @@ async def a_ground(binaries: Path) -> AsyncIterator[Ground]:
                     kube_scheduler(binaries / "kube-scheduler", folder, kubeconfig, extenders),
                     connect(kubeconfig) as api,
                 ):
-                    _install_library(folder / "hook" / NODE / "vgpu")
+                    install_library(folder / "hook" / NODE / "vgpu")
                     await system.add_agent(Agent(node=NODE, cards=_cards_file(folder)))
                     ground = Ground(api, node, system)
                     await ground.wait_allocatable(CARDS * SLOTS)
@@ -135,7 +135,7 @@ def _cards_file(folder: Path) -> Path:
     return file
 
 
-def _install_library(home: Path) -> None:
+def install_library(home: Path) -> None:
     """Put in place what HAMi-core would install on a node."""
     home.mkdir(parents=True)
     (home / "libvgpu.so").write_text("the library\n")

@@ -77,6 +77,17 @@ class Site:
                 await process.wait()
         return process.returncode or 0, output.decode()
 
+    async def until_well(self, text: str) -> str:
+        """Run a command until it ends well: parts that started a moment ago have to find each other."""
+        code, said = 1, ""
+        try:
+            async with asyncio.timeout(READY):
+                while code:
+                    code, said = await self.try_to(text)
+        except TimeoutError as e:
+            raise AssertionError(f"$ {text}\n{said}") from e
+        return said
+
     def remember(self, name: str, value: str) -> None:
         """Set a variable for the commands to come, as ``export`` does."""
         self._env[name] = value

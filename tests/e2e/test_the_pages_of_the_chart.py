@@ -66,20 +66,9 @@ class Reader:
                 self._site.remember(name, (await self._site.type(f"{text}; printenv {name}")).strip())
                 return ""
             case ["hamictl", "doctor"]:
-                return await self._until_well(text)
+                return await self._site.until_well(text)
             case _:
                 return await self._site.type(text)
-
-    async def _until_well(self, text: str) -> str:
-        """Type a command until it ends well: what was started a moment ago finds each other."""
-        code, said = 1, ""
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while code:
-                    code, said = await self._site.try_to(text)
-        except TimeoutError as e:
-            raise AssertionError(f"$ {text}\n{said}") from e
-        return said
 
 
 async def everything(site: Site) -> set[str]:

@@ -42,8 +42,8 @@ Answer = Callable[[list[Granted]], dp.ContainerAllocateResponse]
 
 
 def as_json(cards: Cards) -> str:
-    """Write cards as Go does: what is zero or false is left out."""
-    return json.dumps([{key: value for key, value in card.items() if value} for card in cards])
+    """Write cards as Go does: what is zero or false is left out, and so are spaces."""
+    return json.dumps([{key: value for key, value in card.items() if value} for card in cards], separators=(",", ":"))
 
 
 def as_text(cards: Cards) -> str:
