@@ -1,0 +1,161 @@
+"""The webhook's certificate is changed for another authority's while a user creates pods.
+
+One rule: the chart's failurePolicy is Fail, so a pod either goes through the webhook or is refused; none slips past it.
+"""
+
+import asyncio
+import base64
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hami_testkit.cluster.status import ApiError
+from msgspec import Struct
+
+from tests.e2e.conftest import Report
+from tests.e2e.installed import DEADLINE, Installed, Json, Namespace, a_pod
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+PAIR = "hami-webhook-tls"
+HOOK = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/hami-webhook"
+EVERY = 0.1
+"""Seconds between two pods."""
+SOME = 10
+"""Pods in whose time the API server has heard of a change of its configuration for sure."""
+DAYS = 2
+
+
+class Pair(Struct, frozen=True):
+    """A certificate that is its own authority, and its key."""
+
+    certificate: bytes
+    key: bytes
+
+
+class User:
+    """Creates pods, again and again under the same name until one is taken, as a ReplicaSet does."""
+
+    def __init__(self, there: Namespace) -> None:
+        self.there = there
+        self.made: list[Json] = []
+        self.refusals: list[str] = []
+
+    async def run(self) -> None:
+        """Create pods until cancelled."""
+        while True:
+            pod = a_pod(f"p-{len(self.made)}", node="nowhere")
+            try:
+                self.made.append(await self.there.create("pods", pod))
+            except ApiError as refusal:
+                self.refusals.append(refusal.message)
+            await asyncio.sleep(EVERY)
+
+    async def wait_made(self, more: int) -> None:
+        """Wait until so many more pods are there."""
+        wanted = len(self.made) + more
+        async with asyncio.timeout(DEADLINE):
+            while len(self.made) < wanted:
+                await asyncio.sleep(EVERY)
+
+
+@asynccontextmanager
+async def creating(there: Namespace) -> AsyncIterator[User]:
+    """Let a user create pods for the length of a block."""
+    user = User(there)
+    task = asyncio.create_task(user.run())
+    try:
+        yield user
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    assert task.cancelled(), task.exception()
+
+
+async def a_pair(folder: Path, name: str) -> Pair:
+    """Make a certificate for the webhook's address."""
+    cert, key = folder / f"{name}.crt", folder / f"{name}.key"
+    text = f"""req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days {DAYS} -subj /CN={name}
+        -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {cert}"""
+    await asyncio.to_thread(subprocess.run, ["openssl", *text.split()], check=True, capture_output=True)
+    return Pair(cert.read_bytes(), key.read_bytes())
+
+
+async def trust(installed: Installed, *authorities: bytes) -> None:
+    """Let the API server believe these authorities when it calls the webhook."""
+    bundle = base64.b64encode(b"\n".join(authorities)).decode()
+    change = [{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}]
+    await installed.api.patch(HOOK, change, content="application/json-patch+json")
+
+
+async def show(installed: Installed, pair: Pair) -> None:
+    """Put the pair where the webhook's files are; return when whoever connects is shown it."""
+    folder, port = installed.here.folder, installed.here.ports.webhook
+    (folder / "tls.crt").write_bytes(pair.certificate)
+    (folder / "tls.key").write_bytes(pair.key)
+    wanted = pair.certificate.decode().strip()
+    async with asyncio.timeout(DEADLINE):
+        while (await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))).strip() != wanted:
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def restoring(installed: Installed) -> AsyncIterator[None]:
+    """Bring the chart's own certificate back after a block."""
+    found = installed.here.found
+    try:
+        yield
+    finally:
+        await show(installed, Pair(*(found.secret(PAIR, key).encode() for key in ("tls.crt", "tls.key"))))
+        await trust(installed, found.secret(PAIR, "ca.crt").encode())
+
+
+def names(pods: list[Json]) -> set[str]:
+    return {pod["metadata"]["name"] for pod in pods}
+
+
+def slipped_past(pods: list[Json]) -> list[str]:
+    return [pod["metadata"]["name"] for pod in pods if pod["spec"].get("schedulerName") != "hami-scheduler"]
+
+
+async def test_a_new_certificate_refuses_no_pod_where_both_authorities_are_believed_meanwhile(
+    installed: Installed, report: Report
+) -> None:
+    """The order of the guide: believe the new one too, show it, believe it alone."""
+    before = installed.here.found.secret(PAIR, "ca.crt").encode()
+    after = await a_pair(installed.folder, "next")
+    async with installed.namespace("rotation") as there, restoring(installed):
+        async with creating(there) as user:
+            await user.wait_made(SOME)
+            await trust(installed, before, after.certificate)
+            await user.wait_made(SOME)
+            await show(installed, after)
+            await user.wait_made(SOME)
+            await trust(installed, after.certificate)
+            await user.wait_made(SOME)
+        pods = await there.pods()
+
+    report(f"{len(pods)} pods were created, {len(user.refusals)} refused")
+    assert [] == user.refusals
+    assert names(user.made) == names(pods)
+    assert [] == slipped_past(pods)
+
+
+async def test_a_pod_is_refused_rather_than_let_past_a_webhook_that_is_not_believed(installed: Installed) -> None:
+    """Another authority is believed before the certificate is there, as when a Secret reaches its pod late."""
+    after = await a_pair(installed.folder, "late")
+    async with installed.namespace("rotation") as there, restoring(installed):
+        async with creating(there) as user:
+            await trust(installed, after.certificate)
+            async with asyncio.timeout(DEADLINE):
+                while not user.refusals:
+                    await asyncio.sleep(EVERY)
+            await show(installed, after)
+            await user.wait_made(SOME)
+        pods = await there.pods()
+
+    assert all('failed calling webhook "vgpu.hami.io"' in text for text in user.refusals)
+    assert names(user.made) == names(pods)
+    assert [] == slipped_past(pods)
