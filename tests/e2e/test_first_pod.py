@@ -17,6 +17,7 @@ from hami_testkit.stack import Stack, stack
 from msgspec import Struct
 
 from tests.e2e.fleet import ROOT, a_fleet
+from tests.e2e.kubectl import Said
 
 PAGE = (ROOT / "docs" / "tutorials" / "first-pod.md").read_text()
 CARDS = ROOT / "examples" / "nvidia" / "cards" / "gpu-a.yaml"
@@ -53,13 +54,6 @@ def manifests() -> dict[str, str]:
     return dict(re.findall(r"Save this as `([^`]+)`:\n\n```yaml\n(.*?)```", PAGE, re.DOTALL))
 
 
-def shows(prints: list[str], said: str) -> bool:
-    """Say whether the lines of the page stand in an output, in order; … stands for anything, columns may be wider."""
-    lines = iter(" ".join(line.split()) for line in said.splitlines())
-    wanted = [".*".join(re.escape(" ".join(part.split())) for part in line.split("…")) for line in prints]
-    return all(any(re.fullmatch(pattern, line) for line in lines) for pattern in wanted)
-
-
 class Reader:
     """Somebody who follows the page: one shell whose variables last, in a folder with the files."""
 
@@ -71,26 +65,26 @@ class Reader:
         for name, text in manifests().items():
             (folder / name).write_text(text)
 
-    async def type(self, command: str) -> str:
+    async def type(self, command: str) -> Said:
         """Run a command to its end, and return what it printed."""
         script = f"set -a; . {self._kept}; {command}\ncode=$?; declare -p NODE CARD > {self._kept} 2>&-; exit $code"
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", script, cwd=self._folder, env=self._env,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        said = (await process.communicate())[0].decode()
-        assert process.returncode == 0, f"$ {command}\n{said}"
-        return said
+        text = (await process.communicate())[0].decode()
+        assert process.returncode == 0, f"$ {command}\n{text}"
+        return Said(process.returncode, text)
 
     async def follow(self, step: Step) -> None:
         """Run a command; one that only looks again and again, until it prints what the page shows."""
         said = await self.type(step.command)
         try:
             async with asyncio.timeout(DEADLINE if step.command.startswith(LOOKS) else 0):
-                while not shows(step.prints, said):
+                while said.missing(*step.prints):
                     said = await self.type(step.command)
         except TimeoutError as e:
-            raise AssertionError("\n".join([f"$ {step.command}", said, "and not", *step.prints])) from e
+            raise AssertionError("\n".join([f"$ {step.command}", said.text, "and not", *step.prints])) from e
 
 
 def one_node(folder: Path) -> Path:
