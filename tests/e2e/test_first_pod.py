@@ -40,7 +40,8 @@ class Step(Struct, frozen=True):
 
 
 def steps() -> list[Step]:
-    blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+    """Return the commands of the numbered steps, and those before them."""
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.partition("## On kind")[0], re.DOTALL)
     parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
     return [Step(lines[0], lines[1:]) for lines in map(str.splitlines, parts)]
 
@@ -114,7 +115,7 @@ def test_the_page_names_what_is_not_run() -> None:
     reasons = PAGE.partition("## What of this is tested")[2]
 
     assert [1] * len(NOT_RUN) == [sum(command.startswith(left) for command in commands) for left in NOT_RUN]
-    for word in ("`helm install`", "`helm uninstall`", "our own\npods", "`kubectl exec`"):
+    for word in ("`helm install`", "`helm uninstall`", "the list\nof our own pods", "`kubectl exec`", "kind"):
         assert word in reasons
     assert {"first.yaml", "second.yaml"} == set(manifests())
 
