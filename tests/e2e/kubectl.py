@@ -46,12 +46,19 @@ class Said(Struct, frozen=True):
         """Return what it printed, however wide its columns are."""
         return [" ".join(line.split()) for line in self.text.splitlines()]
 
-    def assert_shows(self, *lines: str) -> None:
-        """Fail unless these lines stand there in this order; … stands for anything."""
+    def missing(self, *lines: str) -> str:
+        """Return the first of these lines that does not stand there in this order, empty for none; … is anything."""
         left = iter(self.lines)
         for line in lines:
-            wanted = ".*".join(re.escape(part) for part in line.split("…"))
-            assert any(re.fullmatch(wanted, found) for found in left), f"no {line!r} in its place in:\n{self.text}"
+            wanted = ".*".join(re.escape(part) for part in " ".join(line.split()).split("…"))
+            if not any(re.fullmatch(wanted, found) for found in left):
+                return line
+        return ""
+
+    def assert_shows(self, *lines: str) -> None:
+        """Fail unless these lines stand there in this order."""
+        missing = self.missing(*lines)
+        assert missing == "", f"no {missing!r} in its place in:\n{self.text}"
 
 
 class Kubectl(Struct, frozen=True):

@@ -10,6 +10,7 @@ from hami_testkit.check import assert_nothing_wrong
 from hami_testkit.cluster.status import ApiError
 from hami_testkit.demo import manifests
 from hami_testkit.demo_cluster import is_running, refusal
+from hami_testkit.processes import BIN
 
 from tests.e2e.composed import OBSERVABILITY, ROOT, Composed, Json, composed, why_not
 
@@ -95,6 +96,19 @@ async def test_the_examples_run(system: Composed) -> None:
     assert {"never-fits"} == waiting
     assert len(names) - 1 == len(running)
     await assert_nothing_wrong(system.kubeconfig)
+
+
+async def test_the_demo_shows_the_stack(system: Composed) -> None:
+    """``make demo CLUSTER=compose``: it finds nothing wrong, and leaves the stack running."""
+    process = await asyncio.create_subprocess_exec(
+        BIN / "hami-demo", "--cluster", "compose", cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said = (await process.communicate())[0].decode()
+
+    assert process.returncode == 0, said
+    assert "found nothing wrong" in said
+    await system.wait_healthy(DEADLINE)
 
 
 async def test_another_allocator_leads_when_the_container_of_the_leader_is_killed(system: Composed) -> None:

@@ -17,6 +17,7 @@ from hami_testkit.stack import Stack, stack
 from msgspec import Struct
 
 from tests.e2e.fleet import ROOT, a_fleet
+from tests.e2e.kubectl import Said
 
 PAGE = (ROOT / "docs" / "tutorials" / "first-pod.md").read_text()
 CARDS = ROOT / "examples" / "nvidia" / "cards" / "gpu-a.yaml"
@@ -39,7 +40,8 @@ class Step(Struct, frozen=True):
 
 
 def steps() -> list[Step]:
-    blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+    """Return the commands of the numbered steps, and those before them."""
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.partition("## On kind")[0], re.DOTALL)
     parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
     return [Step(lines[0], lines[1:]) for lines in map(str.splitlines, parts)]
 
@@ -53,13 +55,6 @@ def manifests() -> dict[str, str]:
     return dict(re.findall(r"Save this as `([^`]+)`:\n\n```yaml\n(.*?)```", PAGE, re.DOTALL))
 
 
-def shows(prints: list[str], said: str) -> bool:
-    """Say whether the lines of the page stand in an output, in order; … stands for anything, columns may be wider."""
-    lines = iter(" ".join(line.split()) for line in said.splitlines())
-    wanted = [".*".join(re.escape(" ".join(part.split())) for part in line.split("…")) for line in prints]
-    return all(any(re.fullmatch(pattern, line) for line in lines) for pattern in wanted)
-
-
 class Reader:
     """Somebody who follows the page: one shell whose variables last, in a folder with the files."""
 
@@ -71,26 +66,26 @@ class Reader:
         for name, text in manifests().items():
             (folder / name).write_text(text)
 
-    async def type(self, command: str) -> str:
+    async def type(self, command: str) -> Said:
         """Run a command to its end, and return what it printed."""
         script = f"set -a; . {self._kept}; {command}\ncode=$?; declare -p NODE CARD > {self._kept} 2>&-; exit $code"
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", script, cwd=self._folder, env=self._env,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        said = (await process.communicate())[0].decode()
-        assert process.returncode == 0, f"$ {command}\n{said}"
-        return said
+        text = (await process.communicate())[0].decode()
+        assert process.returncode == 0, f"$ {command}\n{text}"
+        return Said(process.returncode, text)
 
     async def follow(self, step: Step) -> None:
         """Run a command; one that only looks again and again, until it prints what the page shows."""
         said = await self.type(step.command)
         try:
             async with asyncio.timeout(DEADLINE if step.command.startswith(LOOKS) else 0):
-                while not shows(step.prints, said):
+                while said.missing(*step.prints):
                     said = await self.type(step.command)
         except TimeoutError as e:
-            raise AssertionError("\n".join([f"$ {step.command}", said, "and not", *step.prints])) from e
+            raise AssertionError("\n".join([f"$ {step.command}", said.text, "and not", *step.prints])) from e
 
 
 def one_node(folder: Path) -> Path:
@@ -120,7 +115,7 @@ def test_the_page_names_what_is_not_run() -> None:
     reasons = PAGE.partition("## What of this is tested")[2]
 
     assert [1] * len(NOT_RUN) == [sum(command.startswith(left) for command in commands) for left in NOT_RUN]
-    for word in ("`helm install`", "`helm uninstall`", "our own\npods", "`kubectl exec`"):
+    for word in ("`helm install`", "`helm uninstall`", "the list\nof our own pods", "`kubectl exec`", "kind"):
         assert word in reasons
     assert {"first.yaml", "second.yaml"} == set(manifests())
 

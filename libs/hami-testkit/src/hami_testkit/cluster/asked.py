@@ -114,8 +114,9 @@ class Asked:
         kind, version = self.resource.kind, self.resource.api_version
         if self.http.content_type == patches.APPLY:
             where = f"{self.namespace}/{self.name}; {version}, Kind={kind}"
-            lines = "".join(f"\n  .{path}: field not declared in schema" for path in unknown)
-            return ApiError(500, f"failed to create typed patch object ({where}): errors:{lines}")
+            faults = [f".{path}: field not declared in schema" for path in unknown]
+            listed = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
+            return ApiError(500, f"failed to create typed patch object ({where}): {listed}")
         text = f"strict decoding error: {', '.join(map(_unknown, unknown))}"
         if self.http.method == "PATCH":
             cause = {"reason": "FieldValueInvalid", "message": f"Invalid value: {text}", "field": "patch"}
