@@ -131,7 +131,7 @@ def lived(vendor: str, data: st.DataObject) -> Cluster:
 
 
 @pytest.mark.parametrize("vendor", answers.VENDORS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_no_card_is_promised_twice(vendor: str, data: st.DataObject) -> None:
     """The checker, which shares nothing with the books, finds nothing in what the API server shows."""
@@ -142,7 +142,7 @@ def test_no_card_is_promised_twice(vendor: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("vendor", answers.VENDORS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_a_restart_finds_the_same_books(vendor: str, data: st.DataObject) -> None:
     """From nodes and pods alone, without a complaint; whom the cards' guests are, too."""
@@ -152,7 +152,7 @@ def test_a_restart_finds_the_same_books(vendor: str, data: st.DataObject) -> Non
 
 
 @pytest.mark.parametrize("vendor", answers.VENDORS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_when_all_have_gone_nothing_is_booked(vendor: str, data: st.DataObject) -> None:
     """And the next pod is answered as on a new fleet."""

@@ -17,7 +17,8 @@ from hami_testkit.stack import Stack
 from msgspec import structs
 
 Json = dict[str, Any]
-FOLDERS = example_folders(Path(__file__).parents[2] / "examples")
+ROOT = Path(__file__).parents[2]
+FOLDERS = example_folders(ROOT / "examples")
 
 
 class Fleet:

@@ -68,9 +68,7 @@ def test_a_folder_that_is_named_is_used_as_it_is(tmp_path: Path) -> None:
     for name in ("etcd", "kube-apiserver"):
         (tmp_path / name).touch()
 
-    with pytest.raises(
-        NoBinaries, match="has no kube-scheduler, kube-controller-manager, kubelet, kubectl: put them there"
-    ):
+    with pytest.raises(NoBinaries, match=f"has no {', '.join(COMMANDS[1:])}: put them there"):
         binaries(env=env)
     for name in COMMANDS:
         (tmp_path / name).touch()

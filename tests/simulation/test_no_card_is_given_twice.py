@@ -331,5 +331,5 @@ def fits(use: Charge) -> bool:
 
 
 TestCardsAreGivenOnce = CardsAreGivenOnce.TestCase
-TestCardsAreGivenOnce.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestCardsAreGivenOnce.settings = settings(max_examples=200, stateful_step_count=50)
 TestCardsAreGivenOnce = pytest.mark.timeout(300)(TestCardsAreGivenOnce)

@@ -157,14 +157,14 @@ def check_room(allocation: Allocation, pod: Pod, quota: QuotaView) -> None:
         assert room.holds(sum(cost.memory for cost in mine), sum(cost.cores for cost in mine))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(fleets, pods(), rooms)
 def test_columns_answer_as_plain_loops_do(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
     """The same node, the same cards in the same order, or the very same words."""
     compare(nodes, asking, room)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(fleets, pods(by_topology), rooms)
 def test_connected_cards_are_those_of_plain_loops(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
     """NVIDIA's pick by pair scores is the one that trying every subset finds."""
@@ -178,7 +178,7 @@ def compare(nodes: dict[str, SlowNode], asking: PodBuilder, room: Room) -> None:
     assert slow_answer(nodes, pod, quota) == fast_answer(nodes, pod, quota)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), pods(), rooms)
 def test_many_nodes_at_once_answer_as_each_by_itself(seed: int, asking: PodBuilder, room: Room) -> None:
     """Walking all nodes in one pass is a matter of speed alone."""

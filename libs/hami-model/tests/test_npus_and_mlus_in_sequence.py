@@ -260,7 +260,7 @@ def start(cluster: Cluster, running: Running) -> None:
 
 
 @pytest.mark.parametrize("word", SIZES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 2**32))
 def test_every_step_is_answered_as_plain_loops_answer(word: str, seed: int) -> None:
     """The same node, the same cards in the same order, or the very same words, however full the nodes are by now."""

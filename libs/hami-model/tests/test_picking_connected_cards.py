@@ -125,7 +125,7 @@ def a_demand(word: str, count: int) -> Demand:
     return Demand(vendor=word, count=count, memory=Exactly(1000))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(nodes(), st.integers(2, 6))
 def test_npus_are_picked_as_plain_loops_do(made: list[Node], count: int) -> None:
     """By network on a 910, by module on a 910C."""
@@ -137,7 +137,7 @@ def test_npus_are_picked_as_plain_loops_do(made: list[Node], count: int) -> None
     assert ids_of([plain_modules(node.candidates, count) for node in made]) == picked(by_module, made)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(nodes(), st.integers(1, 5), st.booleans())
 def test_gpus_are_picked_as_plain_loops_do(made: list[Node], count: int, same_numa: bool) -> None:
     """Whatever the nodes' scores, and however many cards passed."""
@@ -149,7 +149,7 @@ def test_gpus_are_picked_as_plain_loops_do(made: list[Node], count: int, same_nu
     assert ids_of(expected) == picked(picker, made)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(a_node("n", BIG))
 def test_nodes_of_many_cards_are_searched_with_the_same_answer(node: Node) -> None:
     """Too many sets of cards to weigh them all."""
