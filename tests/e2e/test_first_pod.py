@@ -28,6 +28,7 @@ NOT_RUN = {
     "kubectl exec": "no card",
 }
 """How commands begin that are not run, and why; the page says so in its last section."""
+NAMED = " from default namespace"
 LOOKS = ("kubectl get", "kubectl describe", "hamictl")
 DEADLINE = 120.0
 
@@ -43,7 +44,8 @@ def steps() -> list[Step]:
     """Return the commands of the numbered steps, and those before them."""
     blocks = re.findall(r"```console\n(.*?)```", PAGE.partition("## On kind")[0], re.DOTALL)
     parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
-    return [Step(lines[0], lines[1:]) for lines in map(str.splitlines, parts)]
+    # kubectl names the namespace from 1.34 on
+    return [Step(lines[0], lines[1:]) for lines in (p.replace(NAMED, "…").splitlines() for p in parts)]
 
 
 def is_run(step: Step) -> bool:
