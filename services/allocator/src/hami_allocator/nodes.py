@@ -234,8 +234,8 @@ class Nodes:
     def _is_ready(self, name: str, known: Known, claim: Claim, now: float) -> bool:
         vendor = self._catalog.by_word(claim.word)
         if claim.source is Source.AGENT:
-            is_there = self.heartbeats.is_alive(name) and not known.is_leaving
-            return is_there and not (known.node is not None and is_withdrawn(vendor, known.node))
+            is_withheld = known.node is not None and is_withdrawn(vendor, known.node)
+            return self._is_agent_there(name, known) and not is_withheld
         handshake = known.handshakes.get(claim.word) or Handshake(None, now)
         return known.node is not None and is_plugin_there(vendor, known.node, handshake, now)
 
