@@ -5,10 +5,11 @@ One rule: it stands only while its view is whole and the bus is there, and gives
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from hami_kit.cancelling import first_of
 from hami_kit.kube.lease import Election
 from hami_kit.kube.reflector import Reflector
 from hami_kit.settings import Address
@@ -145,14 +146,14 @@ class Process:
         campaign: list[asyncio.Future[Any]] = []
         try:
             while not stop.is_set():
-                await _first(stopped, self._wait_fit())
+                await first_of(stopped, self._wait_fit())
                 if stop.is_set():
                     break
                 self.election.stand()
                 if not campaign:  # begun only now, so that the first look at the Lease already counts
                     campaign += [asyncio.ensure_future(self.election.run())]
                     campaign += [asyncio.ensure_future(self.election.watch_expiry())]
-                await _first(stopped, self.election.wait_gained(), self._wait_unfit(), *campaign)
+                await first_of(stopped, self.election.wait_gained(), self._wait_unfit(), *campaign)
                 for ended in campaign:
                     if ended.done():
                         ended.result()  # only an error ends it
@@ -171,7 +172,7 @@ class Process:
         await self.office.means.bus.wait_connected()
 
     async def _wait_unfit(self) -> None:
-        await _first(self.office.means.bus.wait_disconnected(CUT_OFF), self._wait_out_of_sight())
+        await first_of(self.office.means.bus.wait_disconnected(CUT_OFF), self._wait_out_of_sight())
 
     async def _wait_out_of_sight(self) -> None:
         while (left := OUT_OF_SIGHT - self.views.failing_for) > 0:  # noqa: ASYNC110 - silence is no event
@@ -183,7 +184,7 @@ class Process:
         leading = asyncio.create_task(term.lead(), name="term")
         self._term = term
         try:
-            await _first(leading, stopped, self.election.wait_lost(), self._wait_unfit())
+            await first_of(leading, stopped, self.election.wait_lost(), self._wait_unfit())
             if stopped.done() and self.election.is_valid():
                 term.finish()
                 await asyncio.wait([leading], timeout=FINISH + 1)
@@ -218,15 +219,3 @@ class Process:
         holder, identity = self.election.holder, self.election.identity
         is_led = self.leads or holder not in ("", identity)
         return Health(is_led, {"leader": holder, "identity": identity, "leading": self.leads})
-
-
-async def _first(*waits: Awaitable[object]) -> None:
-    """Return when any of these is done; what was made for this wait alone ends with it."""
-    given = {wait for wait in waits if isinstance(wait, asyncio.Future)}
-    made = {asyncio.ensure_future(wait) for wait in waits if not isinstance(wait, asyncio.Future)}
-    try:
-        await asyncio.wait({*given, *made}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in made:
-            task.cancel()
-        await asyncio.gather(*made, return_exceptions=True)

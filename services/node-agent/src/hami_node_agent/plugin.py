@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from hami_kit.cancelling import cancel_until_done
+from hami_kit.cancelling import first_of
 from hami_kit.kubelet import deviceplugin_v1beta1_pb2 as pb
 from hami_kit.kubelet.deviceplugin_v1beta1_pb2_grpc import (
     DevicePluginServicer,
@@ -237,14 +237,7 @@ class Registered:
 
     async def _changed(self, news: FolderNews) -> None:
         """Wait until a socket came or went, nobody follows our list any more, or it is time to look anyway."""
-        waits = [
-            asyncio.create_task(news.wait(LOOK_ANYWAY if news.is_told else LOOK_EVERY)),
-            asyncio.create_task(self._plugin.unwatched.wait()),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancel_until_done(waits)
+        await first_of(news.wait(LOOK_ANYWAY if news.is_told else LOOK_EVERY), self._plugin.unwatched.wait())
 
     def _kubelet(self) -> tuple[int, int] | None:
         """Return what tells one start of the kubelet from the next: the inode alone is used again."""
