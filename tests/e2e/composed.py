@@ -63,6 +63,11 @@ def _is_here(image: str) -> bool:
     return _docker("image", "inspect", image).returncode == 0
 
 
+def is_healthy(container: ComposeContainer) -> bool:
+    """Say whether a container runs and does what it is for."""
+    return (container.State, container.Health) == ("running", "healthy")
+
+
 class Composed:
     """The running stack, as its user sees it."""
 
@@ -90,9 +95,7 @@ class Composed:
     async def wait_healthy(self, deadline: float) -> None:
         """Wait until every container runs and is healthy."""
         async with asyncio.timeout(deadline):
-            while [
-                c for c in await asyncio.to_thread(self.containers) if (c.State, c.Health) != ("running", "healthy")
-            ]:
+            while not all(map(is_healthy, await asyncio.to_thread(self.containers))):
                 await asyncio.sleep(0.5)
 
 

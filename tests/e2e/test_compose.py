@@ -12,7 +12,7 @@ from hami_testkit.demo import manifests
 from hami_testkit.demo_cluster import is_running, refusal
 from hami_testkit.processes import BIN
 
-from tests.e2e.composed import OBSERVABILITY, ROOT, Composed, Json, composed, why_not
+from tests.e2e.composed import OBSERVABILITY, ROOT, Composed, Json, composed, is_healthy, why_not
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 EXAMPLES = [ROOT / "examples" / vendor for vendor in ("nvidia", "ascend", "cambricon")]
@@ -80,7 +80,7 @@ async def test_every_container_is_healthy(system: Composed) -> None:
 
     services = ["agent-gpu-a", "agent-gpu-b", "allocator", "allocator", "cluster", "extender", "nats", "webhook"]
     assert services == sorted(str(container.Service) for container in found)
-    assert {("running", "healthy")} == {(container.State, container.Health) for container in found}
+    assert [] == [container for container in found if not is_healthy(container)]
 
 
 async def test_the_examples_run(system: Composed) -> None:

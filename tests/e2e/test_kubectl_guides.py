@@ -96,7 +96,7 @@ async def test_the_way_of_the_nvidia_guide(anywhere: tuple[str, Kubectl], kubect
 
     (await kubectl("get", "pods", "-o", "wide")).assert_shows(
         "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES",
-        f"gpu-test3-01 1/1 Running 0 …s 10.0.0.7 {node} <none> <none>",
+        f"gpu-test3-01 1/1 Running 0 … 10.0.0.7 {node} <none> <none>",
     )
     (await kubectl("describe", "pod", "gpu-test3-01")).assert_shows(
         "Annotations: hami.io/gpu-scheduler-policy: binpack", "nvidia.com/gpucores: 30",
@@ -120,4 +120,4 @@ async def test_the_pods_of_the_guide_for_other_vendors(kubectl: Kubectl) -> None
     (await kubectl("describe", "pod", "ascend-inference")).assert_shows(
         "Limits:", "huawei.com/Ascend910B3: 1", "huawei.com/Ascend910B3-memory: 16384"
     )
-    (await kubectl("get", "pods")).assert_shows(*(f"{name} 0/1 Pending 0 …s" for name in sorted(names)))
+    (await kubectl("get", "pods")).assert_shows(*(f"{name} 0/1 Pending 0 …" for name in sorted(names)))

@@ -18,12 +18,12 @@ async def test_pods_are_shown_in_every_form(kubectl: Kubectl) -> None:
     await start(kubectl, "my-slice")
 
     (await kubectl("get", "pods")).assert_shows(
-        "NAME READY STATUS RESTARTS AGE", "my-slice 1/1 Running 0 …s", "waits 0/1 Pending 0 …s"
+        "NAME READY STATUS RESTARTS AGE", "my-slice 1/1 Running 0 …", "waits 0/1 Pending 0 …"
     )
     (await kubectl("get", "pods", "-o", "wide")).assert_shows(
         "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES",
-        "my-slice 1/1 Running 0 …s 10.0.0.7 gpu-a <none> <none>",
-        "waits 0/1 Pending 0 …s <none> <none> <none> <none>",
+        "my-slice 1/1 Running 0 … 10.0.0.7 gpu-a <none> <none>",
+        "waits 0/1 Pending 0 … <none> <none> <none> <none>",
     )
     assert "List" == json.loads((await kubectl("get", "pods", "-o", "json")).text)["kind"]
     assert "gpu-a" == (await kubectl("get", "pod", "my-slice", "-o", "jsonpath={.spec.nodeName}")).text
@@ -110,13 +110,13 @@ async def test_a_node_is_labelled_cordoned_and_described(kubectl: Kubectl) -> No
     taken = await kubectl.try_("label", "node", node, "gpu=off")
     assert ["error: 'gpu' already has a value (on), and --overwrite is false"] == taken.lines
     (await kubectl("get", "nodes", "-l", "gpu=on")).assert_shows(
-        "NAME STATUS ROLES AGE VERSION", f"{node} Ready <none> …s"
+        "NAME STATUS ROLES AGE VERSION", f"{node} Ready <none> …"
     )
     (await kubectl("cordon", node)).assert_shows(f"node/{node} cordoned")
     wide = await kubectl("get", "node", node, "-o", "wide")
     wide.assert_shows(
         "NAME STATUS ROLES AGE VERSION INTERNAL-IP EXTERNAL-IP OS-IMAGE KERNEL-VERSION CONTAINER-RUNTIME",
-        f"{node} Ready,SchedulingDisabled <none> …s <none> <none> <unknown> <unknown> <unknown>",
+        f"{node} Ready,SchedulingDisabled <none> … <none> <none> <unknown> <unknown> <unknown>",
     )
     (await kubectl("describe", "node", node)).assert_shows(
         f"Name: {node}", "Labels: gpu=on", "Unschedulable: true", "Conditions:", "Ready True … KubeletReady well",

@@ -78,10 +78,10 @@ async def test_objects_are_made_from_options(kubectl: Kubectl) -> None:
     asked = "jsonpath={.spec.hard}"
     hard_told = json.loads((await kubectl("get", "quota", "cards", "-o", asked)).text)
     assert {"requests.nvidia.com/gpu": "2", "limits.nvidia.com/gpumem": "3k", "pods": "4"} == hard_told
-    (await kubectl("get", "configmap", "words")).assert_shows("NAME DATA AGE", "words 2 …s")
-    (await kubectl("get", "secret", "key")).assert_shows("NAME TYPE DATA AGE", "key Opaque 1 …s")
+    (await kubectl("get", "configmap", "words")).assert_shows("NAME DATA AGE", "words 2 …")
+    (await kubectl("get", "secret", "key")).assert_shows("NAME TYPE DATA AGE", "key Opaque 1 …")
     assert "bWU=" == (await kubectl("get", "secret", "key", "-o", "jsonpath={.data.user}")).text
-    (await kubectl("get", "serviceaccount", "robot")).assert_shows("NAME SECRETS AGE", "robot 0 …s")
+    (await kubectl("get", "serviceaccount", "robot")).assert_shows("NAME SECRETS AGE", "robot 0 …")
     assert ["yes"] == (await kubectl("auth", "can-i", "create", "pods")).lines
 
 
@@ -94,7 +94,7 @@ async def test_a_quota_shows_what_is_used(kubectl: Kubectl) -> None:
     await kubectl("patch", "quota", "cards", "--subresource=status", "-p", patch)
 
     (await kubectl("get", "quota")).assert_shows(
-        "NAME REQUEST LIMIT AGE", "cards requests.nvidia.com/gpu: 1/2 limits.nvidia.com/gpumem: 1k/3k …s"
+        "NAME REQUEST LIMIT AGE", "cards requests.nvidia.com/gpu: 1/2 limits.nvidia.com/gpumem: 1k/3k …"
     )
     (await kubectl("describe", "quota", "cards")).assert_shows(
         "Resource Used Hard", "limits.nvidia.com/gpumem 1k 3k", "requests.nvidia.com/gpu 1 2"
