@@ -47,8 +47,8 @@ async def ground(binaries: Path) -> AsyncIterator[Ground]:
         yield found
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def installed(binaries: Path) -> AsyncIterator[Installed]:
-    """Run the chart on a control plane with its controllers; the tests that share it have a namespace each."""
+    """Run the chart on a control plane with its controllers; the tests of a module have a namespace each."""
     async with an_installation(binaries) as found:
         yield found

@@ -19,7 +19,7 @@ from tests.chart.rendering import NAMESPACE
 from tests.e2e.conftest import Report
 from tests.e2e.installed import DEADLINE, Installed, Json, Namespace, a_pod
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 PAIR = "hami-webhook-tls"
 SECRET_PATH = f"/api/v1/namespaces/{NAMESPACE}/secrets/{PAIR}"
 HOOK = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/hami-webhook"
