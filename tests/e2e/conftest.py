@@ -14,21 +14,23 @@ from tests.e2e.installed import Installed, an_installation
 from tests.e2e.kubectl import Kubectl, a_server
 
 Report = Callable[[object], None]
-LINES = pytest.StashKey[list[str]]()
+COUNTED = "counted"
 
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Report:
     """Return where to say what was counted: it is shown at the end of the run."""
-    lines = request.config.stash.setdefault(LINES, [])
     name = request.node.name.removeprefix("test_").replace("_", " ")
-    return lambda what: lines.append(f"{name}: {what}")
+    return lambda what: request.node.user_properties.append((COUNTED, f"{name}: {what}"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what the tests counted."""
-    for line in config.stash.get(LINES, []):
-        terminalreporter.write_line(line)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the tests counted, whichever worker ran them."""
+    for result in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        if result.when == "call":
+            for kind, line in result.user_properties:
+                if kind == COUNTED:
+                    terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +80,8 @@ async def kubectl(anywhere: tuple[str, Kubectl]) -> Kubectl:
     return everywhere.within(name)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def installed(binaries: Path) -> AsyncIterator[Installed]:
-    """Run the chart on a control plane with its controllers; the tests that share it have a namespace each."""
+    """Run the chart on a control plane with its controllers; the tests of a module have a namespace each."""
     async with an_installation(binaries) as found:
         yield found

@@ -12,27 +12,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hami_testkit.cluster.client import JSON_PATCH
 from hami_testkit.cluster.status import ApiError
-from msgspec import Struct
 
+from tests.chart.rendering import NAMESPACE
 from tests.e2e.conftest import Report
 from tests.e2e.installed import DEADLINE, Installed, Json, Namespace, a_pod
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 PAIR = "hami-webhook-tls"
+SECRET_PATH = f"/api/v1/namespaces/{NAMESPACE}/secrets/{PAIR}"
 HOOK = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/hami-webhook"
 EVERY = 0.1
 """Seconds between two pods."""
 SOME = 10
 """Pods in whose time the API server has heard of a change of its configuration for sure."""
 DAYS = 2
-
-
-class Pair(Struct, frozen=True):
-    """A certificate that is its own authority, and its key."""
-
-    certificate: bytes
-    key: bytes
 
 
 class User:
@@ -74,28 +69,38 @@ async def creating(there: Namespace) -> AsyncIterator[User]:
     assert task.cancelled(), task.exception()
 
 
-async def a_pair(folder: Path, name: str) -> Pair:
-    """Make a certificate for the webhook's address."""
+async def a_pair(folder: Path, name: str) -> tuple[str, str]:
+    """Make a certificate for the webhook's address, which is its own authority; return it and its key."""
     cert, key = folder / f"{name}.crt", folder / f"{name}.key"
     text = f"""req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days {DAYS} -subj /CN={name}
         -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {cert}"""
     await asyncio.to_thread(subprocess.run, ["openssl", *text.split()], check=True, capture_output=True)
-    return Pair(cert.read_bytes(), key.read_bytes())
+    return cert.read_text(), key.read_text()
 
 
-async def trust(installed: Installed, *authorities: bytes) -> None:
-    """Let the API server believe these authorities when it calls the webhook."""
-    bundle = base64.b64encode(b"\n".join(authorities)).decode()
-    change = [{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}]
-    await installed.api.patch(HOOK, change, content="application/json-patch+json")
+async def believe(installed: Installed, authority: str) -> None:
+    """Let the API server believe this authority alone when it calls the webhook."""
+    bundle = base64.b64encode(authority.encode()).decode()
+    await change(installed, op="replace", value=bundle)
 
 
-async def show(installed: Installed, pair: Pair) -> None:
-    """Put the pair where the webhook's files are; return when whoever connects is shown it."""
+async def change(installed: Installed, **what: str) -> None:
+    patch = [{"path": "/webhooks/0/clientConfig/caBundle", **what}]
+    await installed.api.patch(HOOK, patch, content=JSON_PATCH)
+
+
+async def believes(installed: Installed) -> str:
+    """Return whom the API server believes."""
+    (webhook,) = (await installed.api.get(HOOK))["webhooks"]
+    return base64.b64decode(webhook["clientConfig"]["caBundle"]).decode()
+
+
+async def show(installed: Installed, certificate: str, key: str) -> None:
+    """Put them where the webhook's files are; return when whoever connects is shown it."""
     folder, port = installed.here.folder, installed.here.ports.webhook
-    (folder / "tls.crt").write_bytes(pair.certificate)
-    (folder / "tls.key").write_bytes(pair.key)
-    wanted = pair.certificate.decode().strip()
+    (folder / "tls.crt").write_text(certificate)
+    (folder / "tls.key").write_text(key)
+    wanted = certificate.strip()
     async with asyncio.timeout(DEADLINE):
         while (await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))).strip() != wanted:
             await asyncio.sleep(0.1)
@@ -103,13 +108,14 @@ async def show(installed: Installed, pair: Pair) -> None:
 
 @asynccontextmanager
 async def restoring(installed: Installed) -> AsyncIterator[None]:
-    """Bring the chart's own certificate back after a block."""
-    found = installed.here.found
+    """Bring the certificate of the release back after a block."""
     try:
         yield
     finally:
-        await show(installed, Pair(*(found.secret(PAIR, key).encode() for key in ("tls.crt", "tls.key"))))
-        await trust(installed, found.secret(PAIR, "ca.crt").encode())
+        # a value that we wrote is ours, and Helm would refuse to write over it
+        await change(installed, op="remove")
+        found = await installed.cluster.helm("upgrade")
+        await show(installed, *(found.secret(PAIR, key) for key in ("tls.crt", "tls.key")))
 
 
 def names(pods: list[Json]) -> set[str]:
@@ -120,27 +126,26 @@ def slipped_past(pods: list[Json]) -> list[str]:
     return [pod["metadata"]["name"] for pod in pods if pod["spec"].get("schedulerName") != "hami-scheduler"]
 
 
-async def test_a_new_certificate_refuses_no_pod_where_both_authorities_are_believed_meanwhile(
-    installed: Installed, report: Report
-) -> None:
-    """The order of the guide: believe the new one too, show it, believe it alone."""
-    before = installed.here.found.secret(PAIR, "ca.crt").encode()
-    after = await a_pair(installed.folder, "next")
-    async with installed.namespace("rotation") as there, restoring(installed):
+async def test_helm_renews_the_certificate_and_no_pod_is_refused(installed: Installed, report: Report) -> None:
+    """The API server believes both authorities until the next upgrade, so the Secret may reach the webhook late."""
+    helm = installed.cluster.helm
+    async with installed.namespace("renewal") as there, restoring(installed):
         async with creating(there) as user:
             await user.wait_made(SOME)
-            await trust(installed, before, after.certificate)
+            await installed.api.patch(SECRET_PATH, {"metadata": {"annotations": {"hami.io/ends": None}}})
+            renewed = await helm("upgrade")
             await user.wait_made(SOME)
-            await show(installed, after)
+            await show(installed, *(renewed.secret(PAIR, key) for key in ("tls.crt", "tls.key")))
             await user.wait_made(SOME)
-            await trust(installed, after.certificate)
+            await helm("upgrade")
             await user.wait_made(SOME)
-        pods = await there.pods()
+        pods, believed = await there.pods(), await believes(installed)
 
     report(f"{len(pods)} pods were created, {len(user.refusals)} refused")
     assert [] == user.refusals
     assert names(user.made) == names(pods)
     assert [] == slipped_past(pods)
+    assert installed.here.found.secret(PAIR, "ca.crt") != renewed.secret(PAIR, "ca.crt") == believed
 
 
 async def test_a_pod_is_refused_rather_than_let_past_a_webhook_that_is_not_believed(installed: Installed) -> None:
@@ -148,11 +153,11 @@ async def test_a_pod_is_refused_rather_than_let_past_a_webhook_that_is_not_belie
     after = await a_pair(installed.folder, "late")
     async with installed.namespace("rotation") as there, restoring(installed):
         async with creating(there) as user:
-            await trust(installed, after.certificate)
+            await believe(installed, after[0])
             async with asyncio.timeout(DEADLINE):
                 while not user.refusals:
                     await asyncio.sleep(EVERY)
-            await show(installed, after)
+            await show(installed, *after)
             await user.wait_made(SOME)
         pods = await there.pods()
 

@@ -12,7 +12,7 @@ from hami_testkit.check import assert_nothing_wrong
 
 from tests.e2e.installed import Installed, Json, a_pod
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(420)]
 WHOLE = 40_000
 SOON = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]
 """A pod has five minutes else, until it is taken from a node that says nothing."""

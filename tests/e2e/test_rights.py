@@ -17,7 +17,7 @@ from tests.chart.test_rights import granted
 from tests.e2e.conftest import Report
 from tests.e2e.installed import NODES, Installed, Json, a_pod
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 OURS = f"{ACCOUNT}{NAMESPACE}:hami-"
 NOT_OURS = "not-ours"
 """What only the tests ask about, to be refused."""

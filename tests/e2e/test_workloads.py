@@ -8,7 +8,7 @@ from hami_testkit.check import assert_nothing_wrong
 
 from tests.e2e.installed import Installed, Json, Namespace, a_pod, runs
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 WHOLE = 40_000
 NODE = "gpu-a"
 RUN_SECONDS = "standin.hami.io/run-seconds"
