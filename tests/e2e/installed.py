@@ -1,36 +1,32 @@
 """The chart on a real control plane with its controllers: every service with its own account's token, and no more.
 
-One rule: what runs and what it may do is what Helm put into the cluster; only nodes are played: a kubelet each that
-speaks the real device-plugin protocol and keeps its Lease, and whose machine can be switched off.
+One rule: what runs and what it may do is what Helm put into the cluster; only nodes are played.
 """
 
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from hami_testkit.cluster.access import connect
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
 from hami_testkit.cluster.proxy import ApiProxy, api_proxy
-from hami_testkit.cluster.status import ApiError
 from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
 from hami_testkit.real_cluster import control_plane
 
 from tests.chart.in_cluster import Cluster, start
 from tests.chart.running import NAMES, Installation, Ports, values
+from tests.e2e.machine import Machine
 
 Json = dict[str, Any]
 NODES = ("gpu-a", "gpu-b", "gpu-c")
 """Two cards of 40,000 MiB each."""
 DEADLINE = 120.0
 """Seconds for any one thing to happen on a busy machine; on an idle one it takes two."""
-BEAT = 1.0
 GRACE = 8
 """Seconds without a sign of life after which a node counts as lost; 50 outside of tests."""
 CONTROLLERS = (
@@ -38,56 +34,6 @@ CONTROLLERS = (
     "garbage-collector-controller", "pod-garbage-collector-controller", "node-lifecycle-controller",
     "taint-eviction-controller",
 )  # fmt: skip
-
-
-class Machine:
-    """One node: its kubelet and our agent, which end together when it is switched off."""
-
-    def __init__(self, name: str, kubelet: Kubelet, agent: Spec, started: Processes, api: ApiClient) -> None:
-        self.name = name
-        self.kubelet = kubelet
-        self._agent = agent
-        self._started = started
-        self._api = api
-        self._heart: asyncio.Task[None] | None = None
-
-    async def switch_on(self) -> None:
-        """Start both; return when they serve the node."""
-        await self.kubelet.start()
-        await self.serve()
-
-    async def serve(self) -> None:
-        """Start the agent beside the kubelet, which tells from now on that it lives."""
-        await start(self._started, self._agent)
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": _now()}
-        # a controller has written meanwhile that nobody knows
-        await self._api.patch(f"/api/v1/nodes/{self.name}/status", {"status": {"conditions": [ready]}})
-        self._heart = asyncio.create_task(self._beat())
-
-    async def switch_off(self) -> None:
-        """End both at once; nothing is said to anybody."""
-        if self._heart is not None:
-            self._heart.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._heart
-        await self._started.kill(self._agent.name)
-        await self.kubelet.stop()
-
-    async def _beat(self) -> None:
-        leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-        while True:
-            spec = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": _now()}
-            with suppress(ApiError, aiohttp.ClientError, OSError):
-                try:
-                    await self._api.patch(f"{leases}/{self.name}", {"spec": spec})
-                except ApiError as refusal:
-                    if refusal.code == 404:
-                        await self._api.create(leases, {"metadata": {"name": self.name}, "spec": spec})
-            await asyncio.sleep(BEAT)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Installed:
@@ -109,25 +55,20 @@ class Installed:
             yield made
         finally:
             await self.api.delete(f"/api/v1/namespaces/{name}")
+            query = {"fieldSelector": f"metadata.name={name}"}
             async with asyncio.timeout(DEADLINE):
-                while name in {
-                    found["metadata"]["name"] for found in (await self.api.get("/api/v1/namespaces"))["items"]
-                }:
+                while (await self.api.get("/api/v1/namespaces", query))["items"]:
                     await asyncio.sleep(0.2)
 
     async def hamictl(self, *arguments: str) -> Any:
         """Run hamictl as the user of NATS that is there for people; return its JSON."""
-        env = {"HAMI_NATS_URL": self.here.url("reader"), "KUBECONFIG": str(self.cluster.kubeconfig), "PATH": ""}
-        command = [str(BIN / "hamictl"), *arguments, "-o", "json"]
-        process = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE)
-        said, _ = await process.communicate()
-        return json.loads(said)
+        return await hamictl({"HAMI_NATS_URL": self.here.url("reader")}, *arguments)
 
     async def booked(self, node: str) -> int | None:
         """Return how many MiB are booked on a node's cards; None where nobody knows of it."""
         for use in await self.hamictl("nodes"):
             if use["node"] == node:
-                return sum(card.get("used_memory", 0) for card in use["devices"])
+                return int(sum(card.get("used_memory", 0) for card in use["devices"]))
         return None
 
     async def wait_booked(self, node: str, memory: int | None) -> None:
@@ -159,14 +100,10 @@ class Namespace:
         query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
         return list((await self.api.get(self.path("pods"), query))["items"])
 
-    async def pod(self, name: str) -> Json | None:
-        """Return a pod; None where it is gone."""
-        return next((pod for pod in await self.pods() if pod["metadata"]["name"] == name), None)
-
     async def wait_running(self, name: str) -> Json:
         """Wait until a pod runs and is marked as served; return it."""
         async with asyncio.timeout(DEADLINE):
-            while (pod := await self.pod(name)) is None or not runs(pod):
+            while not runs(pod := await self.api.get(self.path("pods", name))):
                 await asyncio.sleep(0.1)
         return pod
 
@@ -185,6 +122,14 @@ class Namespace:
                     if event["reason"] == reason and words in event.get("message", ""):
                         return str(event["message"])
                 await asyncio.sleep(0.1)
+
+
+async def hamictl(env: Mapping[str, str], *arguments: str) -> Any:
+    """Run hamictl; return its JSON."""
+    command = [str(BIN / "hamictl"), *arguments, "-o", "json"]
+    process = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    return json.loads(said)
 
 
 def runs(pod: Json) -> bool:
@@ -220,8 +165,6 @@ async def an_installation(binaries: Path) -> AsyncIterator[Installed]:
             for node in NODES:
                 installed.machines[node] = await _a_machine(stack, installed, started, way, node)
             yield installed
-            for machine in installed.machines.values():
-                await machine.switch_off()
 
 
 async def _start_services(installed: Installed, started: Processes, binaries: Path) -> None:
@@ -254,4 +197,5 @@ async def _a_machine(
     agent = installed.here.agent(account, kubelet.root, node=node)
     machine = Machine(node, kubelet, agent, started, installed.api)
     await machine.serve()
+    stack.push_async_callback(machine.fall_silent)
     return machine

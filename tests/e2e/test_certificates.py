@@ -37,11 +37,12 @@ class User:
         self.there = there
         self.made: list[Json] = []
         self.refusals: list[str] = []
+        self.is_done = False
 
     async def run(self) -> None:
-        """Create pods until cancelled."""
-        while True:
-            pod = a_pod(f"p-{len(self.made)}", node="nowhere")
+        """Create pods until done."""
+        while not self.is_done:
+            pod = a_pod(f"p-{len(self.made)}", node="nowhere")  # it is enough that it was admitted
             try:
                 self.made.append(await self.there.create("pods", pod))
             except ApiError as refusal:
@@ -60,13 +61,12 @@ class User:
 async def creating(there: Namespace) -> AsyncIterator[User]:
     """Let a user create pods for the length of a block."""
     user = User(there)
-    task = asyncio.create_task(user.run())
-    try:
-        yield user
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-    assert task.cancelled(), task.exception()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(user.run())
+        try:
+            yield user
+        finally:
+            user.is_done = True
 
 
 async def a_pair(folder: Path, name: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from hami_testkit.stack import Plan, Stack, scheduler_config, stack
 
 from tests.chart.in_cluster import start
 from tests.e2e.conftest import Report
-from tests.e2e.installed import DEADLINE, Json
+from tests.e2e.installed import DEADLINE, Json, hamictl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 NODES, PODS, AT_ONCE, ROUNDS = 1000, 150, 20, 2
@@ -121,6 +121,9 @@ async def a_fleet(binaries: Path) -> AsyncIterator[Fleet]:
                     await api.create("/api/v1/nodes", node)
 
             await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+            async with asyncio.timeout(DEADLINE):
+                while len(await hamictl(system.environment(), "nodes")) < NODES:
+                    await asyncio.sleep(0.2)
             yield Fleet(binaries / "kube-scheduler", api, system)
 
 

@@ -27,19 +27,11 @@ Right = tuple[str, str, str]
 
 KEPT: dict[str, dict[Right, str]] = {
     "allocator": {
-        (
-            "",
-            "pods",
-            "get",
-        ): "whether a Binding landed whose answer was lost, and whether a pod that a list lacks is gone",
+        ("", "pods", "get"): "whether a Binding landed whose answer was lost; whether a pod that a list lacks is gone",
         ("", "nodes", "get"): "the node's lock, which only foreign plugins need",
     },
-    "device-plugin": {
-        ("", "pods", "get"): "a pod that neither the allocator's push nor the watch has shown in time",
-    },
-    "scheduler": {
-        ("coordination.k8s.io", "leases", "patch"): "what Kubernetes' own role lets it do with its own Lease",
-    },
+    "device-plugin": {("", "pods", "get"): "a pod that neither the allocator's push nor the watch has shown in time"},
+    "scheduler": {("coordination.k8s.io", "leases", "patch"): "what Kubernetes' own role allows with its own Lease"},
 }
 """By account: rights that no pod of these tests needs, and what they are there for."""
 
@@ -60,13 +52,11 @@ REFUSED = [
 
 def asked(installed: Installed) -> Iterator[Json]:
     """Yield what the chart's accounts have asked for so far, but for what a test asked in their name."""
-    for line in (installed.folder / AUDIT_LOG).read_text().splitlines():
-        entry = json.loads(line)
+    whole_lines = (installed.folder / AUDIT_LOG).read_text().rpartition("\n")[0].splitlines()
+    for entry in map(json.loads, whole_lines):
         about = entry.get("objectRef", {})
-        if entry["user"].get("username", "").startswith(OURS) and NOT_OURS not in (
-            about.get("name"),
-            about.get("namespace"),
-        ):
+        is_tests = NOT_OURS in (about.get("name"), about.get("namespace"))
+        if entry["user"].get("username", "").startswith(OURS) and not is_tests:
             yield entry
 
 
@@ -95,9 +85,7 @@ async def test_no_service_asks_for_what_it_may_not_nor_may_what_it_never_asks(
     assert ",NVIDIA,1000,0:;" in pod["metadata"]["annotations"]["hami.io/vgpu-devices-allocated"]
     assert [] == [(entry["user"]["username"], *right(entry)) for entry in entries if is_forbidden(entry)]
     assert {f"{OURS}{account}" for account in KEPT} == {entry["user"]["username"] for entry in entries}
-    assert {} == {
-        account: unused for account in KEPT if (unused := may[account] - used[account] - KEPT[account].keys())
-    }
+    assert {name: set() for name in KEPT} == {name: may[name] - used[name] - KEPT[name].keys() for name in KEPT}
 
 
 def is_forbidden(entry: Json) -> bool:
@@ -106,6 +94,7 @@ def is_forbidden(entry: Json) -> bool:
 
 
 def is_of(entry: Json, account: str) -> bool:
+    """Say whether this account asked."""
     return bool(entry["user"]["username"] == f"{OURS}{account}")
 
 

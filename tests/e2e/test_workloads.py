@@ -29,7 +29,7 @@ async def scale(there: Namespace, name: str, replicas: int) -> None:
 
 async def test_a_replicaset_says_why_it_cannot_scale_over_the_quota(installed: Installed) -> None:
     """The refusal stands in its events, with asked, used and limit; once the quota allows it, the pod is there."""
-    quota = {"metadata": {"name": "gpu"}, "spec": {"hard": {"limits.nvidia.com/gpumem": "3000"}}}
+    quota: Json = {"metadata": {"name": "gpu"}, "spec": {"hard": {"limits.nvidia.com/gpumem": "3000"}}}
     async with installed.namespace("quota") as there:
         await there.create("resourcequotas", quota)
         await there.create("apps/v1/deployments", a_deployment("web", replicas=3))
