@@ -50,7 +50,7 @@ async def run(version: str, more: list[str]) -> list[Step]:
                 steps.append(await _contracts(folder, kubeconfig))
     where = {BIN: str(folder)}
     steps.append(await _pytest("how fast it is", [*MEASURING, "-m", "e2e", *more], where))
-    others = [*TIERS, *(f"--ignore={file}" for file in MEASURING), "-n2", "--dist=loadscope"]
+    others = [*TIERS, *(f"--ignore={file}" for file in MEASURING), "-n2", "--dist=loadscope", "--no-loadscope-reorder"]
     steps.append(await _pytest("our services on real parts", [*others, "-m", "e2e", *more], where))
     why = why_not(folder)
     print("\n".join(f"{'ok    ' if s.is_well else 'FAILED'} {s.seconds:6.0f} s  {s.name}" for s in steps))
