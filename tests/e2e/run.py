@@ -24,7 +24,7 @@ CONTRACTS = ("test_apiserver_contract*.py", "test_scheduler_contract.py")
 INTEGRATION = Path("tests/integration")
 TIERS = ("libs/hami-testkit", "tests/chart", "tests/e2e")
 MEASURING = ("tests/e2e/test_a_burst.py", "tests/e2e/test_offering_every_node.py")
-"""They have the machine for themselves; of the others two run at a time, since they wait most of it."""
+"""They have the machine for themselves; of the others three run at a time, since they wait most of it."""
 BIN, KUBECONFIG, SCHEDULER = "HAMI_TEST_KUBE_BIN", "HAMI_TEST_KUBECONFIG", "HAMI_TEST_KUBE_SCHEDULER"
 
 
@@ -50,7 +50,7 @@ async def run(version: str, more: list[str]) -> list[Step]:
                 steps.append(await _contracts(folder, kubeconfig))
     where = {BIN: str(folder)}
     steps.append(await _pytest("how fast it is", [*MEASURING, "-m", "e2e", *more], where))
-    others = [*TIERS, *(f"--ignore={file}" for file in MEASURING), "-n2", "--dist=loadscope", "--no-loadscope-reorder"]
+    others = [*TIERS, *(f"--ignore={file}" for file in MEASURING), "-n3", "--dist=loadscope", "--no-loadscope-reorder"]
     steps.append(await _pytest("our services on real parts", [*others, "-m", "e2e", *more], where))
     why = why_not(folder)
     print("\n".join(f"{'ok    ' if s.is_well else 'FAILED'} {s.seconds:6.0f} s  {s.name}" for s in steps))
