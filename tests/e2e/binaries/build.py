@@ -26,7 +26,8 @@ BESIDE = {
     "helm": ("helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", "-X helm.sh/helm/v3/internal/version.version=v{}"),
 }
 """What goes with every version of Kubernetes: its module, the package to build, and the linker's flags."""
-USUAL_GO = Path("/usr/local/go/bin/go")
+USUAL_GO = (Path("/usr/local/go/bin/go"), TOOLS / "bin" / "go")
+"""Where Go's own installer puts it, and ``make go`` where there is none."""
 VERSION_PACKAGE = "k8s.io/component-base/version"
 PLACE = "KUBEBUILDER_ASSETS"
 
@@ -97,10 +98,10 @@ def _flags(version: str) -> str:
 
 def find_go(env: Mapping[str, str]) -> str:
     """Return the go command."""
-    found = shutil.which("go", path=env.get("PATH", "")) or (str(USUAL_GO) if USUAL_GO.is_file() else "")
+    found = shutil.which("go", path=env.get("PATH", "")) or next((str(go) for go in USUAL_GO if go.is_file()), "")
     if not found:
         raise NoBinaries(
-            "Kubernetes' binaries are built with Go, and no go is on the PATH: install it (https://go.dev/dl), or name "
+            "Kubernetes' binaries are built with Go, and no go is on the PATH: make go puts one into .tools, or name "
             f"a folder of {', '.join(('etcd', *COMMANDS))} in {PLACE}"
         )
     return found
