@@ -4,16 +4,18 @@ One rule: a program is given the token of the account that the chart made for it
 """
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import helm_python as helm
 import yaml
 from hami_testkit.cluster.client import ApiClient
-from hami_testkit.processes import Processes, Spec, free_port
+from hami_testkit.processes import BIN, Processes, Spec
+from hami_testkit.real_cluster import secured
 
 from tests.chart.rendering import CHART, NAMESPACE, Json, Rendered, read, values_of
-from tests.chart.running import Installation, Ports
+from tests.chart.running import Installation
 
 READY = 120.0
 
@@ -21,10 +23,10 @@ READY = 120.0
 class Cluster:
     """A real API server that charts are installed in."""
 
-    def __init__(self, kubeconfig: Path, api: ApiClient, line: str, ports: Ports) -> None:
+    def __init__(self, kubeconfig: Path, api: ApiClient, line: str = "") -> None:
+        """``line``: what ``--set`` gets in this cluster, whatever a test adds."""
         self.kubeconfig = kubeconfig
         self.api = api
-        self.ports = ports
         self.line = line
 
     async def helm(self, action: str, line: str = "", **release: Any) -> Rendered:
@@ -65,13 +67,24 @@ class Cluster:
         written.write_text(yaml.safe_dump(config))
         return written
 
-    async def scheduler(self, here: Installation, binary: Path) -> Spec:
-        """Return kube-scheduler with the chart's configuration and its account's token."""
-        kubeconfig = await self.kubeconfig_of("scheduler", here.folder)
-        config = here.scheduler_config(clientConnection={"kubeconfig": str(kubeconfig)})
-        port = free_port()
-        command = [str(binary), f"--config={config}", f"--secure-port={port}", "--bind-address=127.0.0.1"]
-        return Spec(name="kube-scheduler", command=command, ready_url=f"https://127.0.0.1:{port}/healthz")
+    async def start_services(self, started: Processes, here: Installation, binaries: Path) -> None:
+        """Start NATS, then services and kube-scheduler with the chart's configuration and their accounts' tokens."""
+        await start(started, here.nats())
+        allocator = await self.kubeconfig_of("allocator", here.folder)
+        scheduler = await self.kubeconfig_of("scheduler", here.folder)
+        config = here.scheduler_config(clientConnection={"kubeconfig": str(scheduler)})
+        await start(
+            started, here.webhook(), here.extender(), here.allocator("allocator", allocator),
+            here.allocator("allocator-2", allocator), secured(binaries / "kube-scheduler", f"--config={config}"),
+        )  # fmt: skip
+
+
+async def hamictl(env: Mapping[str, str], *arguments: str) -> tuple[int, str]:
+    """Run hamictl with this environment alone; return how it ended, and what it printed."""
+    command = [str(BIN / "hamictl"), *arguments]
+    process = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
 
 
 async def start(started: Processes, *specs: Spec) -> None:

@@ -14,10 +14,10 @@ import pytest
 import pytest_asyncio
 from hami_testkit.cluster import access
 from hami_testkit.cluster.status import ApiError
-from hami_testkit.processes import BIN, processes
+from hami_testkit.processes import processes
 from hami_testkit.real_cluster import control_plane
 
-from tests.chart.in_cluster import Cluster, start
+from tests.chart.in_cluster import Cluster, hamictl
 from tests.chart.rendering import NAMESPACE, Json
 from tests.chart.running import NAMES, Installation, Ports, values
 
@@ -52,34 +52,35 @@ async def names(cluster: Cluster, kind: str, release: str) -> set[str]:
     return {found["metadata"]["name"] for found in (await cluster.api.get(KINDS[kind], query))["items"]}
 
 
+@pytest.fixture(scope="module")
+def ports() -> Ports:
+    """Where everything of this machine listens."""
+    return Ports.free(NAMES)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    ports = Ports.free(NAMES)
+async def cluster(ports: Ports, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     async with (
         control_plane(Path(str(BINARIES)), tmp_path_factory.mktemp("plane")) as kubeconfig,
         access.connect(kubeconfig) as api,
     ):
-        yield Cluster(kubeconfig, api, values(ports), ports)
+        yield Cluster(kubeconfig, api, values(ports))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def installed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
+async def installed(
+    cluster: Cluster, ports: Ports, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Installation]:
     """The chart in the cluster, the services on this machine with their own accounts' tokens, and a pod named slice."""
     folder = tmp_path_factory.mktemp("services")
-    here = Installation(folder, cluster.ports, await cluster.helm("install"))
+    here = Installation(folder, ports, await cluster.helm("install"))
     meta = {"name": "gpu-a", "annotations": {"hami.io/node-nvidia-register": json.dumps(REGISTER)}}
     ready = [{"type": "Ready", "status": "True"}]
     await cluster.api.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": meta})
     status = {"capacity": AMOUNTS, "allocatable": AMOUNTS, "conditions": ready}
     await cluster.api.patch("/api/v1/nodes/gpu-a/status", {"status": status})
     async with processes(folder) as started:
-        await start(started, here.nats())
-        allocator = await cluster.kubeconfig_of("allocator", folder)
-        scheduler = await cluster.scheduler(here, Path(str(BINARIES)) / "kube-scheduler")
-        await start(
-            started, here.webhook(), here.extender(), here.allocator("allocator", allocator),
-            here.allocator("allocator-2", allocator), scheduler,
-        )  # fmt: skip
+        await cluster.start_services(started, here, Path(str(BINARIES)))
         await cluster.api.create(PODS, a_pod("slice", limits=GPU))
         yield here
     await cluster.uninstall()
@@ -108,12 +109,10 @@ async def test_a_pod_is_bound_with_its_devices(cluster: Cluster, installed: Inst
 async def test_the_doctor_finds_nothing_but_that_no_plugin_runs(cluster: Cluster, installed: Installation) -> None:
     """Rights, webhook, certificate, kube-scheduler's configuration, who is on the bus: judged on the real one."""
     env = {"HAMI_NATS_URL": installed.url("reader"), "KUBECONFIG": str(cluster.kubeconfig), "PATH": ""}
-    command = [
-        str(BIN / "hamictl"), "doctor", "-o", "json", "--no-enable-ascend", "--no-enable-iluvatar",
+    _, said = await hamictl(
+        env, "doctor", "-o", "json", "--no-enable-ascend", "--no-enable-iluvatar",
         "--allocator-as", f"{ACCOUNT}allocator", "--agent-as", f"{ACCOUNT}device-plugin",
-    ]  # fmt: skip
-    process = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
+    )  # fmt: skip
 
     assert [] == [found for found in json.loads(said) if found["rule"] != "unconfirmed"]
 

@@ -17,12 +17,10 @@ import yaml
 from hami_testkit import pod_network, real_node
 from hami_testkit.cluster.access import connect
 from hami_testkit.cluster.client import ApiClient
-from hami_testkit.processes import BIN
 from hami_testkit.real_cluster import control_plane_of_pods
 
-from tests.chart.in_cluster import Cluster
+from tests.chart.in_cluster import Cluster, hamictl
 from tests.chart.rendering import CHART, NAMESPACE
-from tests.chart.running import Ports
 from tests.e2e import images
 from tests.e2e.ground import DEADLINE, Json, wait_event
 
@@ -43,7 +41,7 @@ class Charted:
         self.kubeconfig = kubeconfig
         self.api = api
         self.node = node
-        self.chart = Cluster(kubeconfig, api, VALUES, Ports.free(()))
+        self.chart = Cluster(kubeconfig, api, VALUES)
 
     async def pods(self) -> list[Json]:
         """Return the chart's pods, with those that are about to go."""
@@ -95,11 +93,7 @@ class Charted:
         service = await self.api.get(f"/api/v1/namespaces/{NAMESPACE}/services/{RELEASE}-nats")
         url = f"nats://reader:{password}@{service['spec']['clusterIP']}:4222"
         env = {"HAMI_NATS_URL": url, "KUBECONFIG": str(self.kubeconfig), "PATH": ""}
-        process = await asyncio.create_subprocess_exec(
-            str(BIN / "hamictl"), *arguments, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        said, _ = await process.communicate()
-        return process.returncode or 0, said.decode()
+        return await hamictl(env, *arguments)
 
     async def left_behind(self) -> dict[str, list[str]]:
         """Return every object that is a release's, or has its name, by kind; events tell what was."""

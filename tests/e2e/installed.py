@@ -6,7 +6,7 @@ One rule: what runs and what it may do is what Helm put into the cluster; only n
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from hami_testkit.cluster.access import connect
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
 from hami_testkit.cluster.proxy import ApiProxy, api_proxy
-from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
-from hami_testkit.real_cluster import control_plane
+from hami_testkit.processes import Processes, Spec, processes
+from hami_testkit.real_cluster import control_plane, secured
 
-from tests.chart.in_cluster import Cluster, start
+from tests.chart.in_cluster import Cluster, hamictl, start
 from tests.chart.running import NAMES, Installation, Ports, values
 from tests.e2e.machine import Machine
 
@@ -62,7 +62,8 @@ class Installed:
 
     async def hamictl(self, *arguments: str) -> Any:
         """Run hamictl as the user of NATS that is there for people; return its JSON."""
-        return await hamictl({"HAMI_NATS_URL": self.here.url("reader")}, *arguments)
+        _, said = await hamictl({"HAMI_NATS_URL": self.here.url("reader")}, *arguments, "-o", "json")
+        return json.loads(said)
 
     async def booked(self, node: str) -> int | None:
         """Return how many MiB are booked on a node's cards; None where nobody knows of it."""
@@ -124,14 +125,6 @@ class Namespace:
                 await asyncio.sleep(0.1)
 
 
-async def hamictl(env: Mapping[str, str], *arguments: str) -> Any:
-    """Run hamictl; return its JSON."""
-    command = [str(BIN / "hamictl"), *arguments, "-o", "json"]
-    process = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
-    return json.loads(said)
-
-
 def runs(pod: Json) -> bool:
     """Say whether a pod runs, with its cards."""
     marked = (pod["metadata"].get("annotations") or {}).get("hami.io/bind-phase") == "success"
@@ -157,35 +150,22 @@ async def an_installation(binaries: Path) -> AsyncIterator[Installed]:
         async with AsyncExitStack() as stack:
             kubeconfig = await stack.enter_async_context(control_plane(binaries, folder, audits=True))
             api = await stack.enter_async_context(connect(kubeconfig))
-            cluster = Cluster(kubeconfig, api, values(ports), ports)
+            cluster = Cluster(kubeconfig, api, values(ports))
             installed = Installed(folder, cluster, Installation(folder, ports, await cluster.helm("install")))
             started = await stack.enter_async_context(processes(folder))
-            await _start_services(installed, started, binaries)
+            await start(started, _controllers(binaries / "kube-controller-manager", kubeconfig))
+            await cluster.start_services(started, installed.here, binaries)
             way = await stack.enter_async_context(api_proxy(kubeconfig))
             for node in NODES:
                 installed.machines[node] = await _a_machine(stack, installed, started, way, node)
             yield installed
 
 
-async def _start_services(installed: Installed, started: Processes, binaries: Path) -> None:
-    cluster, here = installed.cluster, installed.here
-    await start(started, here.nats(), _controllers(binaries / "kube-controller-manager", cluster.kubeconfig))
-    allocator = await cluster.kubeconfig_of("allocator", here.folder)
-    scheduler = await cluster.scheduler(here, binaries / "kube-scheduler")
-    await start(
-        started, here.webhook(), here.extender(), here.allocator("allocator", allocator),
-        here.allocator("allocator-2", allocator), scheduler,
-    )  # fmt: skip
-
-
 def _controllers(binary: Path, kubeconfig: Path) -> Spec:
-    port = free_port()
-    command = [
-        str(binary), f"--kubeconfig={kubeconfig}", "--leader-elect=false", f"--controllers={','.join(CONTROLLERS)}",
+    return secured(
+        binary, f"--kubeconfig={kubeconfig}", "--leader-elect=false", f"--controllers={','.join(CONTROLLERS)}",
         "--node-monitor-period=1s", f"--node-monitor-grace-period={GRACE}s", "--node-eviction-rate=10",
-        "--bind-address=127.0.0.1", f"--secure-port={port}",
-    ]  # fmt: skip
-    return Spec(name="kube-controller-manager", command=command, ready_url=f"https://127.0.0.1:{port}/healthz")
+    )  # fmt: skip
 
 
 async def _a_machine(

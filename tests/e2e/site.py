@@ -18,10 +18,11 @@ from hami_testkit.cluster.access import connect
 from hami_testkit.cluster.client import ApiClient
 from hami_testkit.cluster.kubelet import Kubelet
 from hami_testkit.cluster.proxy import ApiProxy, api_proxy
-from hami_testkit.processes import BIN, Processes, Spec, free_port, processes
-from hami_testkit.real_cluster import control_plane
+from hami_testkit.processes import BIN, Spec, processes
+from hami_testkit.real_cluster import control_plane, secured
 from msgspec import Struct, structs
 
+from tests.chart.in_cluster import Cluster, start
 from tests.chart.rendering import NAMESPACE, Rendered, read, values_of
 from tests.chart.running import Installation, Ports, values
 
@@ -43,6 +44,7 @@ class Site:
         self.binaries = binaries
         self.kubeconfig = kubeconfig
         self.api = api
+        self.cluster = Cluster(kubeconfig, api)
         self.kubelets: dict[str, Kubelet] = {}
         self.ways: dict[str, ApiProxy] = {}
         """Each kubelet's way to the API server, which can be made bad."""
@@ -104,35 +106,16 @@ class Site:
         folder = Path(tempfile.mkdtemp(prefix="s", dir=self.folder))
         here = Installation(folder, ports, await self.rendered())
         async with processes(folder) as started:
-            await _start(started, here.nats())
-            allocator = await self._kubeconfig_of("allocator", folder)
-            await _start(
-                started, here.webhook(), here.extender(), here.allocator("allocator", allocator),
-                here.allocator("allocator-2", allocator), await self._scheduler(here),
-            )  # fmt: skip
-            await _start(started, *[await self._agent(here, node) for node in nodes])
+            await self.cluster.start_services(started, here, self.binaries)
+            await start(started, *[await self._agent(here, node) for node in nodes])
             yield here
 
-    async def _scheduler(self, here: Installation) -> Spec:
-        kubeconfig = await self._kubeconfig_of("scheduler", here.folder)
-        config = here.scheduler_config(clientConnection={"kubeconfig": str(kubeconfig)})
-        return _secure(self.binaries / "kube-scheduler", "hami-scheduler", f"--config={config}")
-
     async def _agent(self, here: Installation, node: "Served") -> Spec:
-        kubeconfig = await self._kubeconfig_of("device-plugin", here.folder)
+        kubeconfig = await self.cluster.kubeconfig_of("device-plugin", here.folder)
         spec = here.agent(kubeconfig, self.kubelets[node.name].root, node=node.name)
         cards = here.folder / f"cards-of-{node.name}.yaml"
         cards.write_text(yaml.safe_dump(list(node.cards)))
         return structs.replace(spec, name=f"agent-{node.name}", env={**spec.env, "HAMI_PROBES": f"sim:{cards}"})
-
-    async def _kubeconfig_of(self, account: str, folder: Path) -> Path:
-        """Write a kubeconfig of a ServiceAccount of the chart, with a token of its own."""
-        token = (await self.type(f"kubectl -n {NAMESPACE} create token hami-{account}")).strip()
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        config["users"][0]["user"] = {"token": token}
-        written = folder / f"{account}.kubeconfig"
-        written.write_text(yaml.safe_dump(config))
-        return written
 
 
 class Served(Struct, frozen=True):
@@ -158,10 +141,10 @@ async def a_site(binaries: Path, nodes: Sequence[str]) -> AsyncIterator[Site]:
             started = await stack.enter_async_context(processes(folder))
             where = (f"--kubeconfig={kubeconfig}", "--leader-elect=false")
             chosen = f"--controllers={','.join(CONTROLLERS)}"
-            await _start(
+            await start(
                 started,
-                _secure(binaries / "kube-scheduler", "default-scheduler", *where),
-                _secure(binaries / "kube-controller-manager", "controllers", *where, chosen),
+                secured(binaries / "kube-scheduler", *where),
+                secured(binaries / "kube-controller-manager", *where, chosen),
             )
             site = Site(folder, binaries, kubeconfig, api)
             for node in nodes:
@@ -171,15 +154,3 @@ async def a_site(binaries: Path, nodes: Sequence[str]) -> AsyncIterator[Site]:
                 site.kubelets[node] = await stack.enter_async_context(kubelet.running())
                 site.ways[node] = way
             yield site
-
-
-async def _start(started: Processes, *specs: Spec) -> None:
-    for running in [await started.start(spec) for spec in specs]:
-        await running.wait_ready(READY)
-
-
-def _secure(binary: Path, name: str, *arguments: str) -> Spec:
-    """Return a part of Kubernetes that serves HTTPS on a port of its own."""
-    port = free_port()
-    command = [str(binary), *arguments, f"--secure-port={port}", "--bind-address=127.0.0.1"]
-    return Spec(name=name, command=command, ready_url=f"https://127.0.0.1:{port}/healthz")

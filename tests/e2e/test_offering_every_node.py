@@ -4,24 +4,23 @@ One rule: both settings take turns on the same fleet and machine; what counts is
 """
 
 import asyncio
+import json
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from hami_testkit.check import assert_nothing_wrong
 from hami_testkit.cluster.access import connect
 from hami_testkit.cluster.client import ApiClient
-from hami_testkit.processes import Spec, free_port, processes
-from hami_testkit.real_cluster import control_plane
+from hami_testkit.real_cluster import control_plane, kube_scheduler
 from hami_testkit.stack import Plan, Stack, scheduler_config, stack
 
-from tests.chart.in_cluster import start
+from tests.chart.in_cluster import hamictl
 from tests.e2e.conftest import Report
-from tests.e2e.installed import DEADLINE, Json, hamictl
+from tests.e2e.installed import DEADLINE, Json
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 NODES, PODS, AT_ONCE, ROUNDS = 1000, 150, 20, 2
@@ -42,22 +41,11 @@ class Fleet:
         self._binary = binary
         self.system = system
 
-    @asynccontextmanager
-    async def scheduling(self, percent: int) -> AsyncIterator[None]:
+    def scheduling(self, percent: int) -> AbstractAsyncContextManager[object]:
         """Run a kube-scheduler with this setting for the length of a block."""
-        at, folder, port = self.system.at, self.system.plan.folder, free_port()
-        config = {
-            **scheduler_config(at.extender), "percentageOfNodesToScore": percent,
-            "leaderElection": {"leaderElect": False},
-            "clientConnection": {"kubeconfig": str(at.kubeconfig), "qps": 1000, "burst": 1000},
-        }  # fmt: skip
-        path = folder / f"scheduler-{percent}.yaml"
-        path.write_text(yaml.safe_dump(config))
-        command = [str(self._binary), f"--config={path}", f"--secure-port={port}", "--bind-address=127.0.0.1"]
-        ready = f"https://127.0.0.1:{port}/healthz"
-        async with processes(folder) as started:
-            await start(started, Spec(name=f"scheduler-{percent}", command=command, ready_url=ready))
-            yield
+        at, extenders = self.system.at, scheduler_config(self.system.at.extender)["extenders"]
+        more = {"percentageOfNodesToScore": percent}
+        return kube_scheduler(self._binary, self.system.plan.folder, at.kubeconfig, extenders, more=more)
 
     async def bind(self, pods: list[Json]) -> float:
         """Create pods, some at a time, and wait until all are bound; return seconds."""
@@ -122,7 +110,7 @@ async def a_fleet(binaries: Path) -> AsyncIterator[Fleet]:
 
             await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
             async with asyncio.timeout(DEADLINE):
-                while len(await hamictl(system.environment(), "nodes")) < NODES:
+                while len(json.loads((await hamictl(system.environment(), "nodes", "-o", "json"))[1])) < NODES:
                     await asyncio.sleep(0.2)
             yield Fleet(binaries / "kube-scheduler", api, system)
 

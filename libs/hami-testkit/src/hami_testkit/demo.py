@@ -45,8 +45,7 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def main() -> None:
-    """Run the demo from the command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="A small cluster in processes: from manifests to allocated devices")
     parser.add_argument("--keep", action="store_true", help="leave everything running and say how to talk to it")
     parser.add_argument("--stop", action="store_true", help="stop what an earlier --keep left running")
@@ -68,6 +67,12 @@ def main() -> None:
         "--binaries", type=Path, metavar="DIR", help="with --cluster real: etcd, kube-apiserver and kube-scheduler"
     )
     parser.add_argument("--vendor", default="", help=f"a folder of the examples, or {ALL}: one mixed fleet of them all")
+    return parser
+
+
+def main() -> None:
+    """Run the demo from the command line."""
+    parser = _parser()
     options = parser.parse_args()
     console = _Console(width=None if sys.stdout.isatty() else 160)
     if options.stop:

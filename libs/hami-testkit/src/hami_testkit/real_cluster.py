@@ -100,8 +100,9 @@ async def kube_scheduler(
     extenders: Sequence[Mapping[str, Any]] = (),
     *,
     name: str = "hami-scheduler",
+    more: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Restart]:
-    """Run a kube-scheduler, with these entries as extenders, until the block is left.
+    """Run a kube-scheduler, with these entries as extenders and ``more`` configuration, until the block is left.
 
     The block gets what lets it crash and start again.
     """
@@ -110,19 +111,25 @@ async def kube_scheduler(
         "clientConnection": {"kubeconfig": str(kubeconfig), "qps": UNLIMITED, "burst": UNLIMITED},
         "leaderElection": {"leaderElect": False},
         "profiles": [{"schedulerName": name}], "extenders": [dict(entry) for entry in extenders],
+        **(more or {}),
     }  # fmt: skip
-    path, port = folder / "scheduler.yaml", free_port()
+    path = folder / "scheduler.yaml"
     path.write_text(yaml.safe_dump(config))
-    command = [str(binary), f"--config={path}", f"--secure-port={port}", "--bind-address=127.0.0.1"]
-    ready = f"https://127.0.0.1:{port}/healthz"
     async with processes(folder) as running:
-        await _start(running, Spec(name="kube-scheduler", command=command, ready_url=ready))
+        await _start(running, secured(binary, f"--config={path}"))
 
         async def restart() -> None:
             await running.kill("kube-scheduler")
             await (await running.start_again("kube-scheduler")).wait_ready(START_DEADLINE)
 
         yield restart
+
+
+def secured(binary: Path, *arguments: str) -> Spec:
+    """Return a part of Kubernetes that serves HTTPS on a free port of the loopback; it has its binary's name."""
+    port = free_port()
+    command = [str(binary), *arguments, f"--secure-port={port}", f"--bind-address={LOOPBACK}"]
+    return Spec(name=binary.name, command=command, ready_url=f"https://{LOOPBACK}:{port}/healthz")
 
 
 async def _start(running: Processes, spec: Spec) -> None:
@@ -171,15 +178,12 @@ def _apiserver(binaries: Path, folder: Path, *, url: str, etcd: str, more: Seque
 
 
 def _controllers(binaries: Path, folder: Path, kubeconfig: Path) -> Spec:
-    port = free_port()
-    command = [
-        str(binaries / "kube-controller-manager"), f"--kubeconfig={kubeconfig}", "--leader-elect=false",
-        f"--bind-address={LOOPBACK}", f"--secure-port={port}",
+    return secured(
+        binaries / "kube-controller-manager", f"--kubeconfig={kubeconfig}", "--leader-elect=false",
         f"--service-account-private-key-file={folder / 'service-accounts.key'}",
         # kube-apiserver's certificate is made by an authority of its own, which stands in the same file
         f"--root-ca-file={folder / 'apiserver.crt'}",
-    ]  # fmt: skip
-    return Spec(name="kube-controller-manager", command=command, ready_url=f"https://{LOOPBACK}:{port}/healthz")
+    )  # fmt: skip
 
 
 def _kubeconfig(url: str, token: str) -> str:
